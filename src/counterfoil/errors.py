@@ -1,0 +1,62 @@
+"""What can go wrong, one class for each decision.
+
+CounterfoilError
+├── InvalidEvent         a record that breaks an input rule: park it, go on
+├── InvalidSetting       a wrong setting: one line, exit 2
+├── DependencyUnreachable  Kafka or PostgreSQL cannot be reached: exit 3
+├── SchemaMismatch       the database's schema is not ours, or not this version's: exit 2
+├── TransientFailure     the database will be back: the same batch again
+├── PoisonRecord         the database refuses a record's content: bisect, park that one
+├── HaltingFailure       our own fault or missing rights: stop loudly, park nothing
+└── RequestError         an HTTP request that is refused, with its status
+"""
+
+from __future__ import annotations
+
+
+class CounterfoilError(Exception):
+    """Base of all errors that counterfoil raises on purpose."""
+
+
+class InvalidEvent(CounterfoilError):  # noqa: N818 - named for what it says, like ValueError's kin in the domain
+    """A record breaks an input rule; `kind` is a constant, `field` the JSON path ('' for the whole), `rule` what it takes."""
+
+    def __init__(self, kind: str, field: str, rule: str) -> None:
+        super().__init__(f"{field}: {rule}" if field else rule)
+        self.kind = kind
+        self.field = field
+        self.rule = rule
+
+
+class InvalidSetting(CounterfoilError):  # noqa: N818
+    """A setting has a value it does not take; the message is one line that names the variable."""
+
+
+class DependencyUnreachable(CounterfoilError):  # noqa: N818
+    """Kafka or PostgreSQL did not answer; the message names which, where, and why."""
+
+
+class SchemaMismatch(CounterfoilError):  # noqa: N818
+    """The database holds tables or migrations that are not ours; the message says which and what to do."""
+
+
+class TransientFailure(CounterfoilError):  # noqa: N818
+    """The database cannot take the batch now; the same batch is due again."""
+
+
+class PoisonRecord(CounterfoilError):  # noqa: N818
+    """The database refuses what a record says."""
+
+
+class HaltingFailure(CounterfoilError):  # noqa: N818
+    """Something only a person can mend: a missing table, a missing right, a bug of ours."""
+
+
+class RequestError(CounterfoilError):
+    """An HTTP request is refused with `status`; `detail` is for the caller and holds no secret."""
+
+    def __init__(self, status: int, detail: str, **extra: object) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.extra = extra

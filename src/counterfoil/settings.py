@@ -1,0 +1,250 @@
+"""The settings: environment variables with the prefix COUNTERFOIL_, and `.env`.
+
+Made once, in `app.py` or a command, and passed on; nothing imports an instance.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit, urlunsplit
+
+from pydantic import (
+    AliasChoices,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from counterfoil.errors import InvalidSetting
+
+PREFIX = "COUNTERFOIL_"
+
+DEFAULT_TOPICS = ("order.placed", "order.canceled")
+"""The topics a worker knows, by their default names."""
+
+ROLES = ("ingest", "notify", "relay", "schedule", "http")
+
+
+class CodeCase(StrEnum):
+    """Whether a code's letters are kept or raised."""
+
+    KEEP = "keep"
+    UPPER = "upper"
+
+
+def _comma_separated(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _seconds(value: object) -> object:
+    if isinstance(value, str) and re.fullmatch(r"\d+(\.\d+)?", value.strip()):
+        return timedelta(seconds=float(value))
+    return value
+
+
+def _milliseconds(value: object) -> object:
+    if isinstance(value, str) and re.fullmatch(r"\d+", value.strip()):
+        return timedelta(milliseconds=int(value))
+    return value
+
+
+Seconds = Annotated[timedelta, BeforeValidator(_seconds)]
+Milliseconds = Annotated[timedelta, BeforeValidator(_milliseconds)]
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_separated)]
+
+
+def _topic(name: str) -> Any:
+    return Field(
+        default=name,
+        min_length=1,
+        max_length=249,
+        pattern=r"^[A-Za-z0-9._-]+$",
+        description=f"the topic of `{name}` events",
+    )
+
+
+class Settings(BaseSettings):
+    """What a worker or a command runs with; each field's description is its documentation."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_file=".env",
+        env_file_encoding="utf-8",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        populate_by_name=True,
+        hide_input_in_errors=True,
+    )
+
+    # Where things are
+    database_url: SecretStr | None = Field(
+        default=None,
+        validation_alias=AliasChoices(
+            f"{PREFIX}DATABASE_URL", "DRIZZLE_DATABASE_URL", "DATABASE_URL", "database_url"
+        ),
+        description="PostgreSQL 15 or later, as postgres://user:password@host:port/database",
+    )
+    migrate_database_url: SecretStr | None = Field(
+        default=None, description="the migrator role's address, when it is not the worker's"
+    )
+    db_schema: str = Field(
+        default="public",
+        pattern=r"^[a-z_][a-z0-9_]{0,62}$",
+        description="the schema that holds every table",
+    )
+    data_dir: Path = Field(default=Path(".counterfoil"), description="where embedded parts keep their files")
+    embedded: bool = Field(default=False, description="start PostgreSQL and a Kafka broker from wheels")
+
+    # Kafka
+    kafka_bootstrap_servers: str = Field(
+        default="localhost:9092", min_length=1, description="host:port, separated by commas"
+    )
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        default="PLAINTEXT", description="how to talk to Kafka"
+    )
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        default="PLAIN", description="for the SASL protocols"
+    )
+    kafka_sasl_username: str | None = Field(default=None, description="for the SASL protocols")
+    kafka_sasl_password: SecretStr | None = Field(default=None, description="for the SASL protocols")
+    kafka_ssl_cafile: Path | None = Field(default=None, description="the certificate authority's PEM file")
+    kafka_ssl_certfile: Path | None = Field(default=None, description="our certificate's PEM file")
+    kafka_ssl_keyfile: Path | None = Field(default=None, description="our key's PEM file")
+    kafka_ssl_password: SecretStr | None = Field(default=None, description="the key file's password")
+    kafka_session_timeout_ms: Milliseconds = Field(
+        default=timedelta(seconds=10),
+        ge=timedelta(milliseconds=500),
+        description="how long Kafka waits for a silent worker before it hands on its partitions",
+    )
+    consumer_group: str = Field(
+        default="counterfoil", min_length=1, max_length=255, description="the consumer group of this deployment"
+    )
+    consumers: Names = Field(
+        default=DEFAULT_TOPICS, description="which topics this worker reads, by default name: the feature switch"
+    )
+    topic_order_placed: str = _topic("order.placed")
+    topic_order_canceled: str = _topic("order.canceled")
+    topic_partitions: int = Field(default=6, ge=1, le=10_000, description="partitions of a topic that we create")
+
+    # The road of a record
+    batch_max_records: int = Field(
+        default=5_000, ge=1, le=50_000, description="records of one database transaction, at most"
+    )
+    batch_max_wait_ms: Milliseconds = Field(
+        default=timedelta(milliseconds=20),
+        ge=timedelta(milliseconds=1),
+        le=timedelta(milliseconds=100),
+        description="how long a poll waits for records",
+    )
+    breaker_share: float = Field(
+        default=0.5,
+        gt=0,
+        le=1,
+        description="share of malformed among a topic's last 1,000 records that pauses it; 1 is off",
+    )
+    max_event_bytes: int = Field(default=1_048_576, ge=1, description="a longer record is parked")
+    code_case: CodeCase = Field(default=CodeCase.KEEP, description="keep codes as they come, or upper")
+    default_currency: str = Field(
+        default="USD", pattern=r"^[A-Z]{3}$", description="the currency of an amount that names none"
+    )
+
+    # The database
+    migrate_on_start: bool = Field(default=True, description="apply sql/ before the worker starts")
+    database_timeout_s: Seconds = Field(
+        default=timedelta(seconds=30), gt=timedelta(0), description="a statement that takes longer is given up"
+    )
+
+    # HTTP
+    http_host: str = Field(default="127.0.0.1", min_length=1, description="the address to listen on")
+    http_port: int = Field(default=8080, ge=0, le=65_535, description="the port to listen on; 0 picks one")
+    admin_token: SecretStr | None = Field(
+        default=None, min_length=16, description="the bearer token of every guarded route"
+    )
+
+    # Telemetry
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", description="the least to log")
+    log_format: Literal["auto", "json", "console"] = Field(
+        default="auto", description="JSON when piped and coloured lines on a terminal, or always one of them"
+    )
+
+    @field_validator("log_level", "kafka_security_protocol", "kafka_sasl_mechanism", mode="before")
+    @classmethod
+    def _upper_case(cls, value: object) -> object:
+        return value.upper() if isinstance(value, str) else value
+
+    @field_validator("database_url", "migrate_database_url")
+    @classmethod
+    def _postgres_address(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value().startswith(("postgres://", "postgresql://")):
+            raise ValueError("takes postgres://user:password@host:port/database")
+        return value
+
+    @field_validator("consumers")
+    @classmethod
+    def _known_topics(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [name for name in value if name not in DEFAULT_TOPICS]
+        if unknown or not value:
+            raise ValueError(f"takes one or more of {', '.join(DEFAULT_TOPICS)}; not {', '.join(unknown) or 'none'}")
+        return tuple(dict.fromkeys(value))
+
+    @field_validator("admin_token")
+    @classmethod
+    def _printable_token(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if value is not None and not re.fullmatch(r"[\x21-\x7e]+", value.get_secret_value()):
+            raise ValueError("takes printable ASCII characters without blanks")
+        return value
+
+    @model_validator(mode="after")
+    def _distinct_topics(self) -> Settings:
+        names = list(self.topics.values())
+        doubles = {name for name in names if names.count(name) > 1}
+        if doubles:
+            raise ValueError(f"{PREFIX}TOPIC_*: two event types share the topic {', '.join(sorted(doubles))}")
+        return self
+
+    @property
+    def topics(self) -> dict[str, str]:
+        """Default topic name → the topic's name here, for every topic that is known."""
+        return {name: getattr(self, f"topic_{name.replace('.', '_').replace('-', '_')}") for name in DEFAULT_TOPICS}
+
+    @property
+    def consumed_topics(self) -> dict[str, str]:
+        """Default topic name → the topic's name here, for the topics this worker reads."""
+        return {name: self.topics[name] for name in self.consumers}
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the environment and `.env`; raises InvalidSetting with one line naming the variable and what it takes."""
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        raise InvalidSetting("; ".join(_in_one_line(dict(e)) for e in error.errors())) from None
+
+
+def _in_one_line(error: dict[str, Any]) -> str:
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if not error["loc"]:
+        return message
+    location = str(error["loc"][0])
+    variable = location if location.isupper() else f"{PREFIX}{location.upper()}"
+    field = Settings.model_fields.get(location.lower().removeprefix(PREFIX.lower()))
+    about = f" ({field.description})" if field and field.description else ""
+    return f"{variable}: {message}{about}"
+
+
+def masked_address(address: str) -> str:
+    """The address without its password, and without query values."""
+    parts = urlsplit(address)
+    host = parts.netloc.rpartition("@")[2]
+    user = parts.username
+    return urlunsplit((parts.scheme, f"{user}:•••@{host}" if user else host, parts.path, "", ""))
