@@ -125,6 +125,9 @@ class Settings(BaseSettings):
         ge=timedelta(milliseconds=500),
         description="how long Kafka waits for a silent worker before it hands on its partitions",
     )
+    kafka_idempotence: bool = Field(
+        default=True, description="publish with an idempotent producer; the embedded broker knows none"
+    )
     consumer_group: str = Field(
         default="counterfoil", min_length=1, max_length=255, description="the consumer group of this deployment"
     )

@@ -1,0 +1,75 @@
+-- name: insert_coupon_usages
+-- Add the usages that are not there yet; answers the keys that were added.
+-- $1 order ids, $2 codes, $3 times, $4 source ids, $5 source offsets, sorted by key
+INSERT INTO affiliate_coupon_usages (order_id, code, occurred_at, source_id, source_offset)
+SELECT * FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::integer[], $5::bigint[])
+ON CONFLICT (order_id, code) DO NOTHING
+RETURNING order_id, code;
+
+-- name: move_coupon_usages_earlier
+-- The earlier of two times stands; answers the keys that were moved.
+-- $1 order ids, $2 codes, $3 times, $4 source ids, $5 source offsets
+WITH earlier AS (
+  SELECT u.order_id, u.code, s.occurred_at, s.source_id, s.source_offset
+  FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::integer[], $5::bigint[])
+    AS s(order_id, code, occurred_at, source_id, source_offset)
+  JOIN affiliate_coupon_usages AS u ON u.order_id = s.order_id AND u.code = s.code
+  WHERE s.occurred_at < u.occurred_at
+  ORDER BY u.order_id, u.code
+  FOR UPDATE OF u
+)
+UPDATE affiliate_coupon_usages AS u
+SET occurred_at = e.occurred_at, source_id = e.source_id, source_offset = e.source_offset
+FROM earlier AS e
+WHERE u.order_id = e.order_id AND u.code = e.code AND e.occurred_at < u.occurred_at
+RETURNING u.order_id, u.code;
+
+-- name: find_coupon_usages
+-- Which of these keys are in the ledger.
+-- $1 order ids, $2 codes
+SELECT u.order_id, u.code
+FROM unnest($1::text[], $2::text[]) AS k(order_id, code)
+JOIN affiliate_coupon_usages AS u ON u.order_id = k.order_id AND u.code = k.code;
+
+-- name: drift_of_affiliate_coupons
+-- Coupons whose stored counts are not what their ledgers say, a row missing included.
+WITH counted AS (
+  SELECT code, sum(usages)::bigint AS usages, sum(adjustments)::bigint AS adjustments
+  FROM (
+    SELECT code, count(*) AS usages, 0 AS adjustments FROM affiliate_coupon_usages WHERE reversed_at IS NULL GROUP BY code
+    UNION ALL
+    SELECT code, 0, sum(delta) FROM affiliate_coupon_adjustments GROUP BY code
+  ) AS ledgers
+  GROUP BY code
+), compared AS (
+  SELECT coalesce(c.code, k.code) AS key, c.times_used, c.usage_count,
+         coalesce(k.usages, 0) AS usages, coalesce(k.adjustments, 0) AS adjustments
+  FROM affiliate_coupons AS c FULL JOIN counted AS k ON k.code = c.code
+)
+SELECT key, 'times_used' AS counter, times_used::text AS stored, (usages + adjustments)::text AS counted
+FROM compared WHERE times_used IS DISTINCT FROM usages + adjustments
+UNION ALL
+SELECT key, 'usage_count', usage_count::text, usages::text
+FROM compared WHERE usage_count IS DISTINCT FROM usages
+ORDER BY 1, 2;
+
+-- name: lock_affiliate_coupon
+-- Hold one coupon's row, made when it is missing, so that a fresh statement can recount it.
+-- $1 code
+INSERT INTO affiliate_coupons AS c (code) VALUES ($1)
+ON CONFLICT (code) DO UPDATE SET updated_at = c.updated_at;
+
+-- name: recount_affiliate_coupon
+-- Set one held coupon to what its ledgers say.
+-- $1 code
+UPDATE affiliate_coupons
+SET usage_count = counted.usages, times_used = counted.usages + counted.adjustments, updated_at = now()
+FROM (
+  SELECT (SELECT count(*) FROM affiliate_coupon_usages WHERE code = $1 AND reversed_at IS NULL) AS usages,
+         (SELECT coalesce(sum(delta), 0) FROM affiliate_coupon_adjustments WHERE code = $1)::bigint AS adjustments
+) AS counted
+WHERE code = $1;
+
+-- name: count_affiliate_coupons
+-- How many coupons there are to verify.
+SELECT count(*) FROM affiliate_coupons;

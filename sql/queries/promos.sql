@@ -1,0 +1,103 @@
+-- name: find_promo_code_ids
+-- The ids of promo codes.
+-- $1 codes
+SELECT id, code FROM promo_codes WHERE code = ANY ($1::text[]);
+
+-- name: create_promo_codes
+-- Make the promo codes that are not there yet, in the same order in every worker.
+-- $1 codes
+INSERT INTO promo_codes (code)
+SELECT code FROM unnest($1::text[]) AS t(code) ORDER BY code COLLATE "C"
+ON CONFLICT (code) DO NOTHING;
+
+-- name: insert_promo_uses
+-- Add the uses that are not there yet; answers the keys that were added.
+-- $1 order ids, $2 promo code ids, $3 times, $4 bonus amounts, $5 base rewards, $6 customer addresses, $7 shop ids,
+-- $8 total rewards, $9 source ids, $10 source offsets, sorted by key
+INSERT INTO promo_code_uses (order_id, promo_code_id, occurred_at, bonus_amount, base_reward, customer_address, shop_id,
+                             total_reward, source_id, source_offset)
+SELECT * FROM unnest($1::text[], $2::bigint[], $3::timestamptz[], $4::numeric[], $5::numeric[], $6::text[], $7::text[],
+                     $8::numeric[], $9::integer[], $10::bigint[])
+ON CONFLICT (order_id, promo_code_id) DO NOTHING
+RETURNING order_id, promo_code_id;
+
+-- name: replace_promo_uses
+-- Of two contents the one of the earlier time stands, then the smaller one; answers the keys that were replaced.
+-- $1 order ids, $2 promo code ids, $3 times, $4 bonus amounts, $5 base rewards, $6 customer addresses, $7 shop ids,
+-- $8 total rewards, $9 source ids, $10 source offsets
+WITH winning AS (
+  SELECT u.id, s.*
+  FROM unnest($1::text[], $2::bigint[], $3::timestamptz[], $4::numeric[], $5::numeric[], $6::text[], $7::text[],
+              $8::numeric[], $9::integer[], $10::bigint[])
+    AS s(order_id, promo_code_id, occurred_at, bonus_amount, base_reward, customer_address, shop_id,
+         total_reward, source_id, source_offset)
+  JOIN promo_code_uses AS u ON u.order_id = s.order_id AND u.promo_code_id = s.promo_code_id
+  WHERE (s.occurred_at, s.bonus_amount, s.base_reward, coalesce(s.customer_address, ''), coalesce(s.shop_id, ''))
+      < (u.occurred_at, coalesce(u.bonus_amount, 0), coalesce(u.base_reward, 0),
+         coalesce(u.customer_address, ''), coalesce(u.shop_id, ''))
+  ORDER BY u.order_id, u.promo_code_id
+  FOR UPDATE OF u
+)
+UPDATE promo_code_uses AS u
+SET occurred_at = w.occurred_at, bonus_amount = w.bonus_amount, base_reward = w.base_reward,
+    customer_address = w.customer_address, shop_id = w.shop_id, total_reward = w.total_reward,
+    source_id = w.source_id, source_offset = w.source_offset
+FROM winning AS w
+WHERE u.id = w.id
+  AND (w.occurred_at, w.bonus_amount, w.base_reward, coalesce(w.customer_address, ''), coalesce(w.shop_id, ''))
+    < (u.occurred_at, coalesce(u.bonus_amount, 0), coalesce(u.base_reward, 0),
+       coalesce(u.customer_address, ''), coalesce(u.shop_id, ''))
+RETURNING u.order_id, u.promo_code_id;
+
+-- name: find_promo_uses
+-- Which of these keys are in the ledger.
+-- $1 order ids, $2 promo code ids
+SELECT u.order_id, u.promo_code_id
+FROM unnest($1::text[], $2::bigint[]) AS k(order_id, promo_code_id)
+JOIN promo_code_uses AS u ON u.order_id = k.order_id AND u.promo_code_id = k.promo_code_id;
+
+-- name: drift_of_promo_codes
+-- Promo codes whose stored counts are not what their ledgers say.
+WITH counted AS (
+  SELECT promo_code_id AS id, sum(uses)::bigint AS uses, sum(bonus) AS bonus
+  FROM (
+    SELECT promo_code_id, count(*) AS uses, coalesce(sum(bonus_amount), 0) AS bonus
+    FROM promo_code_uses WHERE reversed_at IS NULL GROUP BY promo_code_id
+    UNION ALL
+    SELECT promo_code_id, sum(delta), sum(bonus_delta) FROM promo_code_adjustments GROUP BY promo_code_id
+  ) AS ledgers
+  GROUP BY promo_code_id
+), compared AS (
+  SELECT p.code AS key, p.times_used, p.total_bonus_issued, coalesce(k.uses, 0) AS uses, coalesce(k.bonus, 0) AS bonus
+  FROM promo_codes AS p LEFT JOIN counted AS k ON k.id = p.id
+)
+SELECT key, 'times_used' AS counter, times_used::text AS stored, uses::text AS counted
+FROM compared WHERE times_used <> uses
+UNION ALL
+SELECT key, 'total_bonus_issued', total_bonus_issued::text, bonus::text
+FROM compared WHERE total_bonus_issued <> bonus
+ORDER BY 1, 2;
+
+-- name: lock_promo_code
+-- Hold one promo code's row, so that a fresh statement can recount it.
+-- $1 code
+SELECT id FROM promo_codes WHERE code = $1 FOR UPDATE;
+
+-- name: recount_promo_code
+-- Set one held promo code to what its ledgers say.
+-- $1 code
+UPDATE promo_codes AS p
+SET times_used = counted.uses, total_bonus_issued = counted.bonus, updated_at = now()
+FROM (
+  SELECT k.id,
+         (SELECT count(*) FROM promo_code_uses AS u WHERE u.promo_code_id = k.id AND u.reversed_at IS NULL)
+         + (SELECT coalesce(sum(delta), 0) FROM promo_code_adjustments AS a WHERE a.promo_code_id = k.id) AS uses,
+         (SELECT coalesce(sum(bonus_amount), 0) FROM promo_code_uses AS u WHERE u.promo_code_id = k.id AND u.reversed_at IS NULL)
+         + (SELECT coalesce(sum(bonus_delta), 0) FROM promo_code_adjustments AS a WHERE a.promo_code_id = k.id) AS bonus
+  FROM promo_codes AS k WHERE k.code = $1
+) AS counted
+WHERE p.id = counted.id;
+
+-- name: count_promo_codes
+-- How many promo codes there are to verify.
+SELECT count(*) FROM promo_codes;

@@ -1,0 +1,207 @@
+"""The only place where objects meet: a worker from its settings, started, watched, drained."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator, Callable, Collection
+
+import asyncpg
+import structlog
+
+from counterfoil import __version__
+from counterfoil.api.auth import check_exposure
+from counterfoil.api.server import HttpServer, build_app
+from counterfoil.coupons.routes import ROUTES as COUPON_ROUTES
+from counterfoil.database.migrate import available, migrate, migration_status
+from counterfoil.database.pool import UNREACHABLE, create_pool, database_address, one_line
+from counterfoil.database.watch import watch_database
+from counterfoil.errors import CounterfoilError, DependencyUnreachable, HaltingFailure, SchemaMismatch
+from counterfoil.ingest.road import Road
+from counterfoil.promos.routes import ROUTES as PROMO_ROUTES
+from counterfoil.routing import routes
+from counterfoil.settings import ROLES, Settings, masked_address
+from counterfoil.telemetry.health import Health, Phase
+from counterfoil.telemetry.metrics import Metrics
+
+log = structlog.get_logger("counterfoil")
+
+RETRY_S = 2.0
+POOL_SIZE = 8
+
+NOT_YET = (*UNREACHABLE, asyncpg.InsufficientResourcesError)
+
+
+class Worker:
+    """One process of counterfoil in some of its roles."""
+
+    def __init__(self, settings: Settings, roles: Collection[str] = ROLES) -> None:
+        check_exposure(settings)
+        self.settings = settings
+        self.roles = frozenset(roles)
+        self.health = Health(stuck_after_s=4 * settings.database_timeout_s.total_seconds())
+        self.metrics = Metrics(__version__)
+        self._pool: asyncpg.Pool | None = None
+        self._stopping = asyncio.Event()
+        self._failure: BaseException | None = None
+
+    async def run(self, announce: Callable[[int], None] = lambda _port: None) -> None:
+        """Work until SIGTERM or Ctrl-C, then finish what was begun; `announce` hears the HTTP port.
+
+        Raises SchemaMismatch, HaltingFailure or InvalidSetting where only a person can help.
+        """
+        with self._signals():
+            async with self._http() as port:
+                announce(port)
+                try:
+                    async with self._database() as pool:
+                        await self._work(pool)
+                finally:
+                    self.health.phase = Phase.HALTED if self._failure else Phase.DRAINING
+        if self._failure is not None:
+            raise self._failure
+
+    def stop(self) -> None:
+        """Begin to drain."""
+        self.health.phase = Phase.DRAINING
+        self._stopping.set()
+
+    def fail(self, error: BaseException) -> None:
+        """Stop, and end with this error."""
+        log.error("halted", reason=one_line(error))
+        self._failure = self._failure or error
+        self.health.phase = Phase.HALTED
+        self._stopping.set()
+
+    async def _work(self, pool: asyncpg.Pool) -> None:
+        if not await self._schema_is_ready():
+            return
+        road = self._road(pool) if "ingest" in self.roles else None
+        in_trouble = (lambda: road.pipeline.in_trouble) if road else (lambda: False)
+        watching = asyncio.create_task(watch_database(pool, self.health, in_trouble))
+        try:
+            if road:
+                road.start(self.fail)
+            self.health.started = True
+            if not self._stopping.is_set():
+                self.health.phase = Phase.RUNNING
+            await self._stopping.wait()
+        finally:
+            if road:
+                await road.stop()
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+
+    def _road(self, pool: asyncpg.Pool) -> Road:
+        return Road(
+            settings=self.settings,
+            routes=routes(self.settings),
+            pool=pool,
+            health=self.health,
+            metrics=self.metrics,
+            halt=self.fail,
+        )
+
+    # Parts with an end of their own
+
+    @contextlib.contextmanager
+    def _signals(self) -> AsyncIterator[None]:  # type: ignore[misc]
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+
+    @contextlib.asynccontextmanager
+    async def _http(self) -> AsyncIterator[int]:
+        handlers = [*COUPON_ROUTES, *PROMO_ROUTES] if "http" in self.roles else []
+        app = build_app(
+            settings=self.settings,
+            health=self.health,
+            metrics=self.metrics,
+            pool_provider=lambda: self._pool,
+            route_handlers=handlers,
+        )
+        server = HttpServer(app, self.settings.http_host, self.settings.http_port)
+        await server.start()
+        try:
+            yield server.port
+        finally:
+            await server.stop()
+
+    @contextlib.asynccontextmanager
+    async def _database(self) -> AsyncIterator[asyncpg.Pool]:
+        self._pool = pool = await create_pool(self.settings, "worker", POOL_SIZE)
+        try:
+            yield pool
+        finally:
+            self._pool = None
+            try:
+                await asyncio.wait_for(pool.close(), 5)
+            except (TimeoutError, *UNREACHABLE):
+                pool.terminate()
+
+    async def _schema_is_ready(self) -> bool:
+        """Migrate, or wait until somebody has; False when the worker is told to stop before that."""
+        check = self.health.check("database")
+        while not self._stopping.is_set():
+            try:
+                if await self._migrate():
+                    check.passed()
+                    return True
+                check.failed("the schema is behind; run `counterfoil migrate`")
+                log.warning("schema_behind", next_in_s=RETRY_S)
+            except SchemaMismatch:
+                raise
+            except NOT_YET as error:
+                where = masked_address(database_address(self.settings))
+                check.failed(f"PostgreSQL at {where}: {one_line(error)}")
+                log.warning("database_away", address=where, reason=one_line(error), next_in_s=RETRY_S)
+            except asyncpg.PostgresError as error:
+                raise HaltingFailure(f"{error.sqlstate} {one_line(error)}") from error
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), RETRY_S)
+        return False
+
+    async def _migrate(self) -> bool:
+        """Apply what is due where we may; True when nothing is due any more."""
+        settings = self.settings
+        if settings.migrate_on_start:
+            address = settings.migrate_database_url or settings.database_url
+            assert address is not None
+            applied = await migrate(address.get_secret_value(), settings.db_schema)
+            if applied:
+                log.info("migrated", applied=applied)
+            return True
+        assert self._pool is not None
+        async with self._pool.acquire() as connection:
+            states = await migration_status(connection, settings.db_schema)
+        return len([s for s in states if s.applied_at]) == len(available())
+
+
+def run_worker(settings: Settings, roles: Collection[str], announce: Callable[[int], None]) -> None:
+    """Run a worker to its end; raises a CounterfoilError when it had to give up."""
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        try:
+            runner.run(_run(settings, roles, announce))
+        except HaltingFailure as error:
+            raise DependencyUnreachable(f"stopped, nothing was parked: {error}") from error
+
+
+async def _run(settings: Settings, roles: Collection[str], announce: Callable[[int], None]) -> None:
+    await Worker(settings, roles).run(announce)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop  # noqa: PLC0415 - not on Windows
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+__all__ = ["CounterfoilError", "Worker", "run_worker"]

@@ -1,0 +1,284 @@
+"""The command line. Heavy modules are imported by the command that needs them, so that `--help` is quick."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from counterfoil import __version__
+from counterfoil.errors import CounterfoilError, DependencyUnreachable, InvalidSetting, SchemaMismatch
+
+if TYPE_CHECKING:
+    from counterfoil.settings import Settings
+
+EXIT_FOUND = 1
+EXIT_WRONG_USE = 2
+EXIT_UNREACHABLE = 3
+
+app = typer.Typer(
+    name="counterfoil",
+    help="Turns a shop's Kafka events into PostgreSQL counts that cannot drift.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+dead_letters = typer.Typer(help="Records that could not be counted: look at them, and try again.", no_args_is_help=True)
+app.add_typer(dead_letters, name="dead-letters")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def main() -> None:
+    """Entry point: every foreseen error is one line on standard error and an exit code."""
+    try:
+        app()
+    except (InvalidSetting, SchemaMismatch) as error:
+        _fail(error, EXIT_WRONG_USE)
+    except DependencyUnreachable as error:
+        _fail(error, EXIT_UNREACHABLE)
+    except CounterfoilError as error:
+        _fail(error, EXIT_FOUND)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+
+
+def _fail(error: Exception, code: int) -> None:
+    print(f"counterfoil: {error}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _version(value: bool) -> None:  # noqa: FBT001 - Typer's callback
+    if value:
+        print(f"counterfoil {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Turns a shop's Kafka events into PostgreSQL counts that cannot drift."""
+
+
+@app.command()
+def run(
+    embedded: Annotated[
+        bool, typer.Option("--embedded", help="Start PostgreSQL and a Kafka broker from wheels, too.")
+    ] = False,
+    only: Annotated[
+        str | None, typer.Option(help="Roles of this process, comma-separated: ingest,notify,relay,schedule,http.")
+    ] = None,
+) -> None:
+    """Run the worker until SIGTERM or Ctrl-C."""
+    from counterfoil.running import run_command  # noqa: PLC0415
+
+    run_command(embedded=embedded, only=only)
+
+
+@app.command()
+def demo() -> None:
+    """Sample orders, doubles and malformed records, a killed worker, and every count compared."""
+    from counterfoil.demo import run_demo  # noqa: PLC0415
+
+    sys.exit(run_demo())
+
+
+@app.command()
+def bench(
+    orders: Annotated[int, typer.Option(help="Orders of each run.", min=1_000)] = 300_000,
+    runs: Annotated[int, typer.Option(help="Runs of each kind; medians are quoted.", min=1)] = 3,
+    as_json: AsJson = False,
+) -> None:
+    """Measure this worker beside bare COPY and beside a handler with a transaction for each event."""
+    from counterfoil.bench import run_bench  # noqa: PLC0415
+
+    sys.exit(run_bench(orders=orders, runs=runs, as_json=as_json))
+
+
+@app.command()
+def migrate(
+    status: Annotated[bool, typer.Option("--status", help="Only say what is applied; exit 1 when something is due.")] = False,
+    baseline: Annotated[
+        bool, typer.Option("--baseline", help="Adopt tables that were made from the same SQL by hand.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Apply sql/ to the database; safe when two start at once."""
+    from counterfoil import commands  # noqa: PLC0415
+
+    settings = _settings()
+    if status:
+        states = commands.migration_states(settings)
+        _print_rows(
+            [{"migration": s.name, "applied_at": s.applied_at} for s in states], as_json=as_json, title="Migrations"
+        )
+        sys.exit(EXIT_FOUND if any(s.applied_at is None for s in states) else 0)
+    applied = commands.migrate(settings, baseline=baseline)
+    if as_json:
+        _print_json({"applied": applied, "baseline": baseline})
+    else:
+        print(f"{'adopted' if baseline else 'applied'}: {', '.join(applied)}" if applied else "nothing is due")
+
+
+@app.command()
+def publish(
+    topic: Annotated[str, typer.Argument(help="The topic, by its default name: order.placed, order.canceled.")],
+    file: Annotated[Path | None, typer.Argument(help="JSON lines; standard input when left out or `-`.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the lines, and publish nothing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Publish JSON lines to a topic; all of them are checked before the first is sent."""
+    from counterfoil import commands  # noqa: PLC0415
+
+    summary = commands.publish(_settings(), topic, file, dry_run=dry_run)
+    if as_json:
+        _print_json(summary)
+    else:
+        for problem in summary["invalid"]:
+            print(f"line {problem['line']}: {problem['error']}", file=sys.stderr)
+        done = "would be published" if dry_run else "published"
+        print(f"{summary['published']} {done} to {summary['topic']}, {len(summary['invalid'])} invalid")
+    sys.exit(EXIT_FOUND if summary["invalid"] else 0)
+
+
+@app.command()
+def verify(
+    repair: Annotated[bool, typer.Option("--repair", help="Set what has drifted to what the ledgers say.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Recount every counter from its ledger; exit 1 when one is wrong."""
+    from counterfoil import commands  # noqa: PLC0415
+
+    report = commands.verify(_settings(), with_repair=repair)
+    if as_json:
+        _print_json(report)
+    else:
+        if report["drift"]:
+            _print_rows(report["drift"], as_json=False, title="Drift")
+        checked = ", ".join(f"{count} of {table}" for table, count in report["checked"].items())
+        found = f"{len(report['drift'])} drifted" if report["drift"] else "no drift"
+        print(f"checked {checked}: {found}" + (f", {report['repaired']} rows repaired" if repair else ""))
+    sys.exit(EXIT_FOUND if report["drift"] and not report["clean"] else 0)
+
+
+Topic = Annotated[str | None, typer.Option(help="Only of this topic.")]
+Kind = Annotated[str | None, typer.Option("--reason", help="Only of this kind, such as invalid_field or not_json.")]
+Since = Annotated[datetime | None, typer.Option(help="Only first seen since then (UTC).")]
+
+
+@dead_letters.command("list")
+def list_dead_letters(
+    topic: Topic = None,
+    reason: Kind = None,
+    since: Since = None,
+    resolved: Annotated[bool, typer.Option("--all", help="With those that are resolved.")] = False,
+    limit: Annotated[int, typer.Option(min=1, max=10_000)] = 50,
+    offset: Annotated[int, typer.Option(min=0)] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """List parked records, newest first."""
+    from counterfoil import commands  # noqa: PLC0415
+
+    rows = commands.list_dead_letters(
+        _settings(), topic=topic, kind=reason, since=since, resolved=resolved, limit=limit, offset=offset
+    )
+    _print_rows(rows, as_json=as_json, title="Dead letters")
+
+
+@dead_letters.command("show")
+def show_dead_letter(letter_id: Annotated[int, typer.Argument(metavar="ID")], as_json: AsJson = False) -> None:
+    """Show one parked record: its bytes, its reason, and what the rules would make of it now."""
+    from counterfoil import commands  # noqa: PLC0415
+
+    letter = commands.show_dead_letter(_settings(), letter_id)
+    if letter is None:
+        print(f"counterfoil: there is no dead letter {letter_id}", file=sys.stderr)
+        sys.exit(EXIT_FOUND)
+    if as_json:
+        _print_json(letter)
+    else:
+        _print_rows([{"field": k, "value": v} for k, v in letter.items()], as_json=False, title=f"Dead letter {letter_id}")
+
+
+@dead_letters.command("retry")
+def retry_dead_letters(
+    ids: Annotated[list[int] | None, typer.Argument(metavar="[ID]...", help="Which; or use --all.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every unresolved one that the filters leave.")] = False,
+    topic: Topic = None,
+    reason: Kind = None,
+    since: Since = None,
+    as_json: AsJson = False,
+) -> None:
+    """Send parked records down the road again; exit 1 when one is refused again."""
+    from counterfoil import commands  # noqa: PLC0415
+
+    if bool(ids) == bool(everything or topic or reason or since):
+        raise typer.BadParameter("name the ids, or say --all, --topic, --reason or --since")
+    retried = commands.retry_dead_letters(_settings(), ids=ids, topic=topic, kind=reason, since=since)
+    rows = [{"id": r.id, "outcome": r.outcome, "reason": r.reason} for r in retried]
+    _print_rows(rows, as_json=as_json, title="Retried")
+    sys.exit(EXIT_FOUND if any(r.outcome in ("refused", "gone") for r in retried) else 0)
+
+
+@app.command("settings")
+def show_settings(as_json: AsJson = False) -> None:
+    """Print what it would run with, where each value comes from, and what it is for; secrets are masked."""
+    from counterfoil import commands  # noqa: PLC0415
+
+    rows = commands.describe_settings(_settings())
+    if as_json:
+        _print_json({row["variable"]: {"value": row["value"], "source": row["source"]} for row in rows})
+    else:
+        _print_rows(rows, as_json=False, title="Settings")
+
+
+def _settings() -> Settings:
+    from counterfoil.running import command_settings  # noqa: PLC0415
+
+    return command_settings()
+
+
+def _print_json(value: object) -> None:
+    print(json.dumps(value, indent=2, default=_plain, ensure_ascii=False))
+
+
+def _plain(value: object) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def _print_rows(rows: list[dict[str, Any]], *, as_json: bool, title: str) -> None:
+    """Rows as JSON or as a table; values from events cannot style or break the table."""
+    if as_json:
+        _print_json(rows)
+        return
+    if not rows:
+        print("none")
+        return
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    table = Table(title=title, title_justify="left")
+    for name in rows[0]:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(_printable(value)) for value in row.values()))
+    Console().print(table)
+
+
+def _printable(value: object) -> str:
+    text = "" if value is None else _plain(value)
+    return "".join(c if c.isprintable() or c == "\n" else f"\\u{ord(c):04x}" for c in text)
+
+
+Command = Callable[..., None]

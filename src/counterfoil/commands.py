@@ -1,0 +1,301 @@
+"""What the short commands do; each opens what it needs, does its work, and returns plain values to print."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+import asyncpg
+from dotenv import dotenv_values
+from pydantic import SecretStr
+
+from counterfoil.database import counters, pool
+from counterfoil.database import migrate as migrations
+from counterfoil.database.queries import sql
+from counterfoil.errors import DependencyUnreachable, InvalidEvent, InvalidSetting, SchemaMismatch
+from counterfoil.events import EVENT_TYPES, Rules
+from counterfoil.ingest.records import headers_from_json, milliseconds_of
+from counterfoil.ingest.retry import Retried, retry_dead_letter
+from counterfoil.ingest.routes import Route
+from counterfoil.kafka.cluster import Cluster
+from counterfoil.publishing import Publisher
+from counterfoil.routing import COUNTERS, routes
+from counterfoil.settings import PREFIX, Settings, masked_address
+
+T = TypeVar("T")
+
+IN_FLIGHT = 2_000
+"""Records handed to the producer before their acknowledgements are awaited."""
+
+
+def with_connection(settings: Settings, work: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
+    """Run some work on one connection; raises DependencyUnreachable or SchemaMismatch in one line."""
+
+    async def connected() -> T:
+        connection = await pool.connect(settings, "command")
+        try:
+            return await work(connection)
+        finally:
+            await connection.close(timeout=5)
+
+    try:
+        return asyncio.run(connected())
+    except asyncpg.UndefinedTableError as error:
+        raise SchemaMismatch(f"{error}; run `counterfoil migrate` first") from error
+    except (*pool.UNREACHABLE, asyncpg.PostgresError) as error:
+        raise DependencyUnreachable(f"PostgreSQL: {pool.one_line(error)}") from error
+
+
+# Migrations
+
+
+def migrate(settings: Settings, *, baseline: bool) -> list[str]:
+    """Apply what is due with the migrator's address, or the worker's; answers the names."""
+    address = (settings.migrate_database_url or SecretStr(pool.database_address(settings))).get_secret_value()
+    try:
+        return asyncio.run(migrations.migrate(address, settings.db_schema, baseline=baseline))
+    except (*pool.UNREACHABLE, asyncpg.PostgresError) as error:
+        raise DependencyUnreachable(f"PostgreSQL at {masked_address(address)}: {pool.one_line(error)}") from error
+
+
+def migration_states(settings: Settings) -> list[migrations.MigrationState]:
+    """Each migration and when it was applied."""
+    return with_connection(settings, lambda c: migrations.migration_status(c, settings.db_schema))
+
+
+# Publishing
+
+
+def publish(settings: Settings, topic: str, file: Path | None, *, dry_run: bool) -> dict[str, Any]:
+    """Check every line, then publish them all; nothing is published when one is invalid."""
+    by_name = {name: name for name in settings.topics} | {topic: name for name, topic in settings.topics.items()}
+    if topic not in by_name:
+        raise InvalidSetting(f"{topic}: no such topic; takes one of {', '.join(settings.topics)}")
+    name = by_name[topic]
+    with _lines(file) as lines:
+        checked = list(_check(lines, name, settings))
+        invalid = [{"line": number, "error": error} for number, _, error in checked if error]
+        count = len(checked) - len(invalid)
+        if not invalid and not dry_run:
+            lines.seek(0)
+            asyncio.run(_publish(settings, name, lines, [key for _, key, _ in checked]))
+    published = 0 if invalid and not dry_run else count
+    return {"topic": settings.topics[name], "published": published, "invalid": invalid, "dry_run": dry_run}
+
+
+@contextmanager
+def _lines(file: Path | None) -> Iterator[IO[bytes]]:
+    """A file, or standard input kept in one, to be read twice."""
+    if file is not None and str(file) != "-":
+        try:
+            with file.open("rb") as opened:
+                yield opened
+        except OSError as error:
+            raise InvalidSetting(f"{file}: {error.strerror}") from None
+        return
+    with tempfile.SpooledTemporaryFile(max_size=16 * 1024 * 1024) as spooled:
+        for line in sys.stdin.buffer:
+            spooled.write(line)
+        spooled.seek(0)
+        yield spooled
+
+
+def _check(lines: Iterable[bytes], name: str, settings: Settings) -> Iterator[tuple[int, str, str]]:
+    """(line number, key, what is wrong with it or '') of every line that is not blank."""
+    rules = Rules(
+        code_case=settings.code_case,
+        default_currency=settings.default_currency,
+        max_event_bytes=settings.max_event_bytes,
+    )
+    decode = EVENT_TYPES[name].decode
+    now = milliseconds_of(datetime.now(UTC))
+    for number, line in enumerate(lines, start=1):
+        value = line.strip()
+        if value:
+            try:
+                yield number, decode(value, (), now, rules).key, ""
+            except InvalidEvent as error:
+                yield number, "", str(error)
+
+
+async def _publish(settings: Settings, name: str, lines: Iterable[bytes], keys: list[str]) -> None:
+    cluster = Cluster(settings)
+    try:
+        await cluster.create_topics([settings.topics[name]], settings.topic_partitions)
+    finally:
+        await cluster.close()
+    headers = [("content-type", b"application/json")]
+    async with Publisher(settings) as publisher:
+        in_flight: list[asyncio.Future[Any]] = []
+        values = (value for line in lines if (value := line.strip()))
+        for value, key in zip(values, keys, strict=True):
+            in_flight.append(await publisher.enqueue(name, key, value, headers))
+            if len(in_flight) >= IN_FLIGHT:
+                await publisher.acknowledge(in_flight)
+                in_flight.clear()
+        await publisher.acknowledge(in_flight)
+
+
+# Verifying
+
+
+def verify(settings: Settings, *, with_repair: bool) -> dict[str, Any]:
+    """Recount every counter; with repair, put right what drifted and look again."""
+
+    async def work(connection: asyncpg.Connection) -> dict[str, Any]:
+        await connection.execute("SET statement_timeout = 0")
+        checked = await counters.count_rows(connection, COUNTERS)
+        drift = await counters.find_drift(connection, COUNTERS)
+        repaired = await counters.repair(connection, COUNTERS, drift) if with_repair else 0
+        left = await counters.find_drift(connection, COUNTERS) if repaired else drift
+        return {
+            "checked": checked,
+            "drift": [asdict(d) for d in drift],
+            "repaired": repaired,
+            "clean": not left,
+        }
+
+    return with_connection(settings, work)
+
+
+# Dead letters
+
+
+def list_dead_letters(  # noqa: PLR0913 - one argument a filter
+    settings: Settings,
+    *,
+    topic: str | None,
+    kind: str | None,
+    since: datetime | None,
+    resolved: bool,
+    limit: int,
+    offset: int,
+) -> list[dict[str, Any]]:
+    """Parked records, newest first, without their bytes."""
+
+    async def work(connection: asyncpg.Connection) -> list[dict[str, Any]]:
+        rows = await connection.fetch(
+            sql("list_dead_letters"), topic, kind, _utc(since), resolved, limit, offset
+        )
+        return [dict(row) | {"key": _readable(row["key"])} for row in rows]
+
+    return with_connection(settings, work)
+
+
+def show_dead_letter(settings: Settings, letter_id: int) -> dict[str, Any] | None:
+    """One parked record: its bytes as text and in hexadecimal, and what the rules make of it now."""
+
+    async def work(connection: asyncpg.Connection) -> dict[str, Any] | None:
+        row = await connection.fetchrow(sql("show_dead_letter"), letter_id)
+        if row is None:
+            return None
+        value: bytes | None = row["value"]
+        return dict(row) | {
+            "key": _readable(row["key"]),
+            "value": _readable(value),
+            "value_hex": None if value is None else value.hex(" "),
+            "now": _what_the_rules_say(settings, row),
+        }
+
+    return with_connection(settings, work)
+
+
+def retry_dead_letters(
+    settings: Settings,
+    *,
+    ids: list[int] | None,
+    topic: str | None,
+    kind: str | None,
+    since: datetime | None,
+) -> list[Retried]:
+    """Send parked records down the road again, one transaction each."""
+
+    async def work(connection: asyncpg.Connection) -> list[Retried]:
+        wanted = ids or [
+            row["id"] for row in await connection.fetch(sql("open_dead_letter_ids"), topic, kind, _utc(since))
+        ]
+        known = _routes(settings)
+        return [await retry_dead_letter(connection, letter_id, known) for letter_id in wanted]
+
+    return with_connection(settings, work)
+
+
+def _routes(settings: Settings) -> dict[str, tuple[Route, Rules]]:
+    rules = Rules(
+        code_case=settings.code_case,
+        default_currency=settings.default_currency,
+        max_event_bytes=settings.max_event_bytes,
+    )
+    return {route.topic: (route, rules) for route in routes(settings)}
+
+
+def _what_the_rules_say(settings: Settings, row: asyncpg.Record) -> str:
+    known = _routes(settings)
+    if row["topic"] not in known:
+        return f"no event type is read from the topic {row['topic']}"
+    route, rules = known[row["topic"]]
+    try:
+        route.decode(
+            row["value"], headers_from_json(row["headers"]), milliseconds_of(row["record_timestamp"]), rules
+        )
+    except InvalidEvent as error:
+        return f"refused: {error.kind}: {error}"
+    return "accepted"
+
+
+def _readable(value: bytes | None) -> str | None:
+    return None if value is None else value.decode("utf-8", "backslashreplace")
+
+
+def _utc(time: datetime | None) -> datetime | None:
+    return time.replace(tzinfo=UTC) if time is not None and time.tzinfo is None else time
+
+
+# Settings
+
+
+def describe_settings(settings: Settings) -> list[dict[str, str]]:
+    """Each variable, its value (secrets masked), where that comes from, and what it is for."""
+    dotenv = {key.upper() for key, value in dotenv_values(".env").items() if value}
+    environment = {key.upper() for key, value in os.environ.items() if value}
+    return [
+        {
+            "variable": f"{PREFIX}{name.upper()}",
+            "value": _masked(getattr(settings, name)),
+            "source": _source(name, settings, environment, dotenv),
+            "about": field.description or "",
+        }
+        for name, field in Settings.model_fields.items()
+    ]
+
+
+def _masked(value: object) -> str:
+    if isinstance(value, SecretStr):
+        text = value.get_secret_value()
+        return masked_address(text) if "://" in text else "•••"
+    if isinstance(value, tuple):
+        return ",".join(value)
+    if hasattr(value, "total_seconds"):
+        return f"{value.total_seconds():g} s"
+    return "" if value is None else str(value)
+
+
+def _source(name: str, settings: Settings, environment: set[str], dotenv: set[str]) -> str:
+    names = [f"{PREFIX}{name.upper()}"]
+    if name == "database_url":
+        names += ["DRIZZLE_DATABASE_URL", "DATABASE_URL"]
+    for variable in names:
+        if variable in environment:
+            return f"environment {variable}" if variable != names[0] else "environment"
+        if variable in dotenv:
+            return ".env"
+    default = Settings.model_fields[name].default
+    return "default" if getattr(settings, name) == default else "embedded parts"

@@ -1,0 +1,1 @@
+"""Affiliate coupons: how often each code was used."""

@@ -1,0 +1,76 @@
+"""Counters and the ledgers behind them: recounted, compared, and put right."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import asyncpg
+
+from counterfoil.database.queries import sql
+
+
+@dataclass(frozen=True, slots=True)
+class Counter:
+    """A table of counters and the statements that check it.
+
+    `drift` answers (key, counter, stored, counted) of every one that is wrong; `lock` holds the row of a key and
+    `recount` sets it to what its ledgers say; `size` counts the rows.
+    """
+
+    table: str
+    drift: str
+    lock: str
+    recount: str
+    size: str
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Drift:
+    """A stored number that is not what its ledger says; None where the row is missing."""
+
+    table: str
+    key: str
+    counter: str
+    stored: str | None
+    counted: str
+
+
+async def find_drift(connection: asyncpg.Connection, counters: Sequence[Counter]) -> list[Drift]:
+    """Recount every counter in one snapshot; what is found is looked at again in a second one.
+
+    A snapshot is consistent on live traffic, except across a TRUNCATE: hence the second look.
+    """
+    first = await _look(connection, counters)
+    if not first:
+        return []
+    again = {(d.table, d.key, d.counter): d for d in await _look(connection, counters)}
+    return sorted(again[key] for d in first if (key := (d.table, d.key, d.counter)) in again)
+
+
+async def _look(connection: asyncpg.Connection, counters: Sequence[Counter]) -> list[Drift]:
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
+        return [
+            Drift(counter.table, row["key"], row["counter"], row["stored"], row["counted"])
+            for counter in counters
+            for row in await connection.fetch(sql(counter.drift), timeout=None)
+        ]
+
+
+async def count_rows(connection: asyncpg.Connection, counters: Sequence[Counter]) -> dict[str, int]:
+    """Table → how many counters it holds."""
+    return {counter.table: await connection.fetchval(sql(counter.size)) for counter in counters}
+
+
+async def repair(connection: asyncpg.Connection, counters: Sequence[Counter], drifts: Sequence[Drift]) -> int:
+    """Set drifted rows to what their ledgers say, under live traffic; answers how many rows.
+
+    The row is locked first and recounted in a fresh statement: what commits meanwhile is folded in after us.
+    """
+    by_table = {counter.table: counter for counter in counters}
+    rows = sorted({(drift.table, drift.key) for drift in drifts})
+    for table, key in rows:
+        async with connection.transaction():
+            await connection.execute(sql(by_table[table].lock), key)
+            await connection.execute(sql(by_table[table].recount), key)
+    return len(rows)

@@ -1,0 +1,77 @@
+"""Connections to PostgreSQL, every one with the same schema, time limits and name."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import asyncpg
+
+from counterfoil.errors import DependencyUnreachable, InvalidSetting
+from counterfoil.settings import Settings, masked_address
+
+CONNECT_TIMEOUT_S = 10.0
+
+UNREACHABLE = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.InterfaceError,
+)
+"""What asyncpg raises when a database does not answer, or not yet."""
+
+
+def database_address(settings: Settings) -> str:
+    """The worker's database address; raises InvalidSetting when none is set."""
+    if settings.database_url is None:
+        raise InvalidSetting(
+            "COUNTERFOIL_DATABASE_URL: takes postgres://user:password@host:port/database; "
+            "none is set (or use --embedded)"
+        )
+    return settings.database_url.get_secret_value()
+
+
+def connection_options(schema: str, timeout: timedelta, purpose: str) -> dict[str, Any]:
+    """Keyword arguments for asyncpg: schema, time limits on both sides, and the name seen in pg_stat_activity."""
+    milliseconds = int(timeout.total_seconds() * 1000)
+    return {
+        "timeout": CONNECT_TIMEOUT_S,
+        "command_timeout": timeout.total_seconds() + 5,
+        "server_settings": {
+            "application_name": f"counterfoil {purpose}",
+            "search_path": f"{schema},pg_temp",
+            "statement_timeout": str(milliseconds),
+            "lock_timeout": str(milliseconds),
+            "idle_in_transaction_session_timeout": str(2 * milliseconds),
+            "timezone": "UTC",
+        },
+    }
+
+
+async def connect(settings: Settings, purpose: str) -> asyncpg.Connection:
+    """One connection; raises DependencyUnreachable, in one line, when the database does not answer."""
+    address = database_address(settings)
+    try:
+        return await asyncpg.connect(
+            address, **connection_options(settings.db_schema, settings.database_timeout_s, purpose)
+        )
+    except (*UNREACHABLE, asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError) as error:
+        raise DependencyUnreachable(f"PostgreSQL at {masked_address(address)}: {one_line(error)}") from error
+
+
+async def create_pool(settings: Settings, purpose: str, size: int) -> asyncpg.Pool:
+    """A pool of at most `size` connections that are made when they are first needed."""
+    return await asyncpg.create_pool(
+        database_address(settings),
+        min_size=0,
+        max_size=size,
+        **connection_options(settings.db_schema, settings.database_timeout_s, purpose),
+    )
+
+
+def one_line(error: BaseException) -> str:
+    """An error's type and message on one line."""
+    message = " ".join(str(error).split())
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__

@@ -1,0 +1,101 @@
+"""What is written together: chunks of one partition each, gathered into a batch."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiokafka import TopicPartition
+
+from counterfoil.ingest.records import Malformed, Record, next_offset
+
+Partition = TopicPartition
+"""A named tuple (topic, partition), as aiokafka has it."""
+
+
+@dataclass(slots=True)
+class Chunk:
+    """Consecutive records of one partition, read: `first_offset` is where the partition stood before them.
+
+    `events[i]` came from offset `offsets[i]`; every other record is in `malformed`.
+    """
+
+    partition: Partition
+    source_id: int
+    first_offset: int
+    next_offset: int
+    records: list[Record]
+    events: list[Any] = field(default_factory=list)
+    offsets: list[int] = field(default_factory=list)
+    malformed: list[Malformed] = field(default_factory=list)
+    size: int = 0
+
+    @property
+    def skipped(self) -> int:
+        """Offsets in between that hold no record."""
+        return self.next_offset - self.first_offset - len(self.records)
+
+    def split(self, at: int) -> tuple[Chunk, Chunk]:
+        """The first `at` records and the rest."""
+        middle = next_offset(self.records[at - 1])
+        events = bisect_left(self.offsets, middle)
+        return (
+            Chunk(
+                self.partition, self.source_id, self.first_offset, middle, self.records[:at],
+                self.events[:events], self.offsets[:events],
+                [m for m in self.malformed if m.record.offset < middle],
+            ),
+            Chunk(
+                self.partition, self.source_id, middle, self.next_offset, self.records[at:],
+                self.events[events:], self.offsets[events:],
+                [m for m in self.malformed if m.record.offset >= middle],
+            ),
+        )  # fmt: skip
+
+    def parked(self, kind: str, reason: str) -> Chunk:
+        """The same records, all of them malformed."""
+        return Chunk(
+            self.partition, self.source_id, self.first_offset, self.next_offset, self.records,
+            malformed=[Malformed(record, kind, reason) for record in self.records],
+        )  # fmt: skip
+
+
+@dataclass(slots=True)
+class Batch:
+    """The chunks of one transaction; those of a partition are in order and follow one another."""
+
+    chunks: list[Chunk]
+
+    def __len__(self) -> int:
+        return sum(len(chunk.records) for chunk in self.chunks)
+
+    def by_partition(self) -> dict[Partition, list[Chunk]]:
+        """Partition → its chunks, partitions sorted: same lock order in every worker."""
+        found: dict[Partition, list[Chunk]] = {}
+        for chunk in self.chunks:
+            found.setdefault(chunk.partition, []).append(chunk)
+        return {partition: found[partition] for partition in sorted(found)}
+
+    def without(self, partitions: Iterable[Partition]) -> Batch:
+        """The batch less some partitions."""
+        dropped = set(partitions)
+        return Batch([chunk for chunk in self.chunks if chunk.partition not in dropped])
+
+    def halves(self) -> Iterator[Batch]:
+        """Two batches that written one after the other amount to this one."""
+        half = len(self) // 2
+        first: list[Chunk] = []
+        rest = list(self.chunks)
+        taken = 0
+        while taken < half:
+            chunk = rest.pop(0)
+            room = half - taken
+            if len(chunk.records) > room:
+                chunk, remainder = chunk.split(room)
+                rest.insert(0, remainder)
+            first.append(chunk)
+            taken += len(chunk.records)
+        yield Batch(first)
+        yield Batch(rest)

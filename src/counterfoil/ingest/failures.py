@@ -1,0 +1,41 @@
+"""Which decision a failed transaction asks for, from its SQLSTATE."""
+
+from __future__ import annotations
+
+import asyncpg
+
+from counterfoil.database.pool import one_line
+from counterfoil.errors import HaltingFailure, PoisonRecord, TransientFailure
+
+TRANSIENT_CLASSES = ("08", "40", "53", "58")
+TRANSIENT_STATES = frozenset({"55P03", "57014", "57P01", "57P02", "57P03", "57P04", "57P05", "25006", "25P03"})
+POISON_CLASSES = ("22", "23")
+
+ENCODING_ERRORS = (asyncpg.DataError, OverflowError, UnicodeError)
+"""What asyncpg raises for a value that it cannot send."""
+
+Failure = TransientFailure | PoisonRecord | HaltingFailure
+
+
+def classify(error: Exception) -> Failure:
+    """The decision for an error out of a batch's transaction, as an exception to raise from it."""
+    if isinstance(error, TransientFailure | PoisonRecord | HaltingFailure):
+        return error
+    state = getattr(error, "sqlstate", None)
+    if isinstance(error, asyncpg.PostgresError) and state:
+        return _by_state(state, error)
+    if isinstance(error, ENCODING_ERRORS):
+        return PoisonRecord(one_line(error))
+    if isinstance(error, OSError | TimeoutError | EOFError | asyncpg.InterfaceError | asyncpg.InternalClientError):
+        return TransientFailure(one_line(error))
+    return HaltingFailure(one_line(error))
+
+
+def _by_state(state: str, error: asyncpg.PostgresError) -> Failure:
+    if state.startswith(TRANSIENT_CLASSES) or state in TRANSIENT_STATES:
+        return TransientFailure(f"{state} {one_line(error)}")
+    if state.startswith(POISON_CLASSES):
+        constraint = getattr(error, "constraint_name", None)
+        # the message of these classes may quote values; the constraint's name does not
+        return PoisonRecord(f"{state} {constraint or type(error).__name__}")
+    return HaltingFailure(f"{state} {one_line(error)}")

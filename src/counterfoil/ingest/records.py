@@ -1,0 +1,93 @@
+"""Records as they come from Kafka, and those that break a rule."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Protocol, TypeAlias
+
+Headers: TypeAlias = Sequence[tuple[str, bytes | None]]
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Record(Protocol):
+    """The parts of an aiokafka ConsumerRecord that we read; `timestamp` in milliseconds since 1970, -1 for none."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRecord:
+    """A record that was kept: a parked one, or one made by hand."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Malformed:
+    """A record that cannot become an event, and why: `kind` is a constant, `reason` names field and rule."""
+
+    record: Record
+    kind: str
+    reason: str
+
+
+def next_offset(record: Record) -> int:
+    """The offset that a reader of this record stands at afterwards."""
+    return record.offset + 1
+
+
+def timestamp_of(milliseconds: int) -> datetime:
+    """A record's timestamp as a time; -1 is the millisecond before 1970."""
+    return EPOCH + timedelta(milliseconds=milliseconds)
+
+
+def milliseconds_of(time: datetime) -> int:
+    """The inverse of timestamp_of."""
+    return (time - EPOCH) // timedelta(milliseconds=1)
+
+
+def headers_to_json(headers: Headers) -> str:
+    """Headers as a JSON array of [name, value]; a value that PostgreSQL's text cannot hold stands as base64."""
+    return json.dumps([[_text_or_base64(name.encode("utf-8", "surrogateescape")), _text_or_base64(value)]
+                       for name, value in headers])
+
+
+def headers_from_json(text: str) -> list[tuple[str, bytes | None]]:
+    """The inverse of headers_to_json."""
+    return [
+        ((_to_bytes(name) or b"").decode("utf-8", "surrogateescape"), _to_bytes(value))
+        for name, value in json.loads(text)
+    ]
+
+
+def _text_or_base64(value: bytes | None) -> str | dict[str, str] | None:
+    if value is None:
+        return None
+    try:
+        text = value.decode("utf-8")
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(value).decode("ascii")}
+    return {"base64": base64.b64encode(value).decode("ascii")} if "\0" in text else text
+
+
+def _to_bytes(value: str | dict[str, str] | None) -> bytes | None:
+    if value is None:
+        return None
+    return base64.b64decode(value["base64"]) if isinstance(value, dict) else value.encode("utf-8")

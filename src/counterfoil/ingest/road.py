@@ -1,0 +1,129 @@
+"""The whole road of a worker, put together: consumer, pipeline, positions, watch."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import asyncpg
+import structlog
+
+from counterfoil.errors import HaltingFailure
+from counterfoil.events import Rules
+from counterfoil.ingest.breaker import Breaker
+from counterfoil.ingest.decoding import Decoder
+from counterfoil.ingest.pipeline import Pipeline
+from counterfoil.ingest.rebalance import Commits, Locator, Rebalance
+from counterfoil.ingest.routes import Route
+from counterfoil.ingest.subscriber import Subscription
+from counterfoil.ingest.watch import Watch
+from counterfoil.ingest.writer import Writer
+from counterfoil.kafka.cluster import Cluster
+from counterfoil.settings import Settings
+from counterfoil.telemetry.health import Health
+from counterfoil.telemetry.metrics import Metrics
+
+log = structlog.get_logger("counterfoil.ingest")
+
+DRAIN_S = 20.0
+CLOSE_S = 5.0
+
+
+def input_rules(settings: Settings, route: Route, metrics: Metrics) -> Rules:
+    """The input rules of a deployment, counting what they normalise in one topic's events."""
+    return Rules(
+        code_case=settings.code_case,
+        default_currency=settings.default_currency,
+        max_event_bytes=settings.max_event_bytes,
+        normalised=lambda field: metrics.normalised.labels(route.topic, field).inc(),
+    )
+
+
+class Road:
+    """From Kafka to the ledgers: started in the background, drained on the way out."""
+
+    def __init__(  # noqa: PLR0913
+        self,
+        *,
+        settings: Settings,
+        routes: Sequence[Route],
+        pool: asyncpg.Pool,
+        health: Health,
+        metrics: Metrics,
+        halt: Callable[[HaltingFailure], None],
+    ) -> None:
+        consumed = set(settings.consumed_topics.values())
+        routes = [route for route in routes if route.topic in consumed]
+        self._health = health
+        self._cluster = Cluster(settings)
+        self._commits = Commits()
+        self._writer = Writer(pool, routes, 2 * settings.database_timeout_s.total_seconds())
+        self.pipeline = Pipeline(
+            decoders={
+                route.topic: Decoder(route, input_rules(settings, route, metrics), Breaker(settings.breaker_share))
+                for route in routes
+            },
+            writer=self._writer,
+            health=health,
+            metrics=metrics,
+            max_records=settings.batch_max_records,
+            halt=halt,
+        )
+        self._locator = Locator(
+            pipeline=self.pipeline,
+            cluster=self._cluster,
+            pool=pool,
+            group=settings.consumer_group,
+            health=health,
+            metrics=metrics,
+        )
+        rebalance = Rebalance(self.pipeline, self._locator, self._commits, health, metrics)
+        self._subscription = Subscription(settings, self._cluster, self.pipeline.take, rebalance, health)
+        self.pipeline.relocate = self._locator.request
+        self.pipeline.committed = self._commits.note
+        self.pipeline.consumer = lambda: self._subscription.consumer
+        self._locator.consumer = lambda: self._subscription.consumer
+        self._watch = Watch(
+            pipeline=self.pipeline,
+            locator=self._locator,
+            subscription=self._subscription,
+            commits=self._commits,
+            cluster=self._cluster,
+            health=health,
+            metrics=metrics,
+        )
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self, crashed: Callable[[BaseException], None]) -> None:
+        """Begin to read and write; `crashed` hears of a task that ends by itself, which none should."""
+        for name in ("kafka", "group", "lag"):
+            self._health.check(name)
+        self._health.check("breaker").passed()
+        for work in (
+            self.pipeline.write_forever,
+            self._locator.locate_forever,
+            self._subscription.run_forever,
+            self._watch.run_forever,
+        ):
+            task = asyncio.create_task(work(), name=work.__qualname__)
+            task.add_done_callback(partial(_report, crashed))
+            self._tasks.append(task)
+
+    async def stop(self) -> None:
+        """Write what was taken, commit, leave the group; whatever cannot end in time is cut off, and lost is nothing."""
+        self.pipeline.close()
+        if not self.pipeline.in_trouble and not await self.pipeline.settle(DRAIN_S):
+            log.warning("drain_cut_short", after_s=DRAIN_S)
+        await self._commits.flush(self._subscription.consumer)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._subscription.stop()
+        await self._writer.close()
+        await self._cluster.close()
+
+
+def _report(crashed: Callable[[BaseException], None], task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        crashed(error)

@@ -1,0 +1,33 @@
+"""The shape of the table of contents that `routing.py` fills: topic → event type → handlers."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import asyncpg
+
+from counterfoil.database.facts import Facts, Outcome
+from counterfoil.events import Rules
+from counterfoil.ingest.records import Headers
+
+Decode: TypeAlias = Callable[[bytes | None, Headers, int, Rules], Any]
+"""(value, headers, record timestamp in ms, rules) → event; raises InvalidEvent."""
+
+Handler: TypeAlias = Callable[[asyncpg.Connection, Facts[Any]], Awaitable[Outcome]]
+"""Writes the events of one type of a batch in the caller's transaction."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One event type: its topic here, how its bytes are read, and who records it.
+
+    The order of routes is the order of writing within a transaction: the rare side of a meeting comes first, so that
+    the exclusive lock is never asked for by one who holds the shared one.
+    """
+
+    name: str
+    topic: str
+    decode: Decode
+    handlers: Sequence[Handler]

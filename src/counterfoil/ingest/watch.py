@@ -1,0 +1,148 @@
+"""Looks once a second at what nobody reports by itself: lag, the age of unread records, a silent cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+
+import structlog
+from aiokafka import AIOKafkaConsumer
+
+from counterfoil.errors import DependencyUnreachable
+from counterfoil.ingest.batches import Partition
+from counterfoil.ingest.pipeline import Pipeline
+from counterfoil.ingest.placement import PartitionState
+from counterfoil.ingest.rebalance import Commits, Locator
+from counterfoil.ingest.subscriber import Subscription
+from counterfoil.kafka.cluster import Cluster
+from counterfoil.telemetry.health import Health
+from counterfoil.telemetry.metrics import Metrics
+
+log = structlog.get_logger("counterfoil.ingest")
+
+INTERVAL_S = 1.0
+STANDSTILL_S = 90.0
+"""How long a group may go unjoined, or a lag unread, while Kafka answers, before the consumer is made anew."""
+
+
+class Watch:
+    """Writes health checks and gauges, and notices a consumer that has gone silent."""
+
+    def __init__(  # noqa: PLR0913
+        self,
+        *,
+        pipeline: Pipeline,
+        locator: Locator,
+        subscription: Subscription,
+        commits: Commits,
+        cluster: Cluster,
+        health: Health,
+        metrics: Metrics,
+    ) -> None:
+        self._pipeline = pipeline
+        self._locator = locator
+        self._subscription = subscription
+        self._commits = commits
+        self._cluster = cluster
+        self._health = health
+        self._metrics = metrics
+        self._behind_since: dict[Partition, float] = {}
+        self._short_log: dict[Partition, int] = {}
+        self._still_since = time.monotonic()
+        self._seen: dict[Partition, int] = {}
+
+    async def run_forever(self) -> None:
+        """Look, wait, look again, until cancelled."""
+        while True:
+            await self._look_at_kafka()
+            self._look_at_lag()
+            await self._commits.flush(self._subscription.consumer)
+            await asyncio.sleep(INTERVAL_S)
+
+    async def _look_at_kafka(self) -> None:
+        check = self._health.check("kafka")
+        try:
+            cluster_id = await self._cluster.cluster_id()
+        except DependencyUnreachable as error:
+            check.failed(str(error))
+            self._still_since = time.monotonic()
+            return
+        check.passed()
+        positions = self._pipeline.positions
+        if positions is not None and positions.cluster_id != cluster_id:
+            self._locator.request()
+
+    def _look_at_lag(self) -> None:
+        consumer = self._subscription.consumer
+        check = self._health.check("lag")
+        if consumer is None:
+            check.failed("no consumer yet")
+            return
+        held = consumer.assignment()
+        lags = {p: self._lag(consumer, state) for p, state in self._pipeline.states.items() if p in held}
+        unknown = [p for p in held if lags.get(p) is None]
+        self._metrics.lag_records.clear()
+        for partition, lag in lags.items():
+            if lag is not None:
+                self._metrics.lag_records.labels(partition.topic, partition.partition).set(lag)
+                self._metrics.position.labels(partition.topic, partition.partition).set(
+                    self._pipeline.states[partition].stored
+                )
+        self._note_ages(lags)
+        if unknown:
+            check.failed(f"unknown for {len(unknown)} of {len(held)} partitions")
+        else:
+            check.passed(f"{sum(lag or 0 for lag in lags.values())} records")
+        self._notice_standstill(lags)
+
+    def _lag(self, consumer: AIOKafkaConsumer, state: PartitionState) -> int | None:
+        """Records between the stored position and the log's end; None while the end is unknown."""
+        end = consumer.highwater(state.partition)
+        if end is None:
+            return None
+        if end < state.stored:
+            self._notice_short_log(state, end)
+            return 0
+        self._short_log.pop(state.partition, None)
+        return int(end - state.stored)
+
+    def _notice_short_log(self, state: PartitionState, end: int) -> None:
+        """Seen twice, an end before the stored position is another log's."""
+        if self._short_log.get(state.partition) == end:
+            del self._short_log[state.partition]
+            self._pipeline.forget([state.partition])
+            self._locator.request(state, f"position {state.stored} lies beyond its end at {end}")
+        else:
+            self._short_log[state.partition] = end
+
+    def _note_ages(self, lags: dict[Partition, int | None]) -> None:
+        """The age of each topic's oldest unread record: from its timestamp where it was fetched, else from when it was seen."""
+        now = time.time()
+        ages: dict[str, float] = defaultdict(float)
+        for partition, lag in lags.items():
+            state = self._pipeline.states[partition]
+            if not lag:
+                self._behind_since.pop(partition, None)
+                ages[partition.topic] = max(ages[partition.topic], 0.0)
+                continue
+            since = self._behind_since.setdefault(partition, now)
+            if state.unread_since is not None and state.unread_since > 0:
+                since = state.unread_since / 1000
+            ages[partition.topic] = max(ages[partition.topic], now - since)
+        for topic, age in ages.items():
+            self._metrics.oldest_unread_seconds.labels(topic).set(age)
+
+    def _notice_standstill(self, lags: dict[Partition, int | None]) -> None:
+        """A consumer that should move and doesn't, while everything around it answers, is made anew."""
+        now = time.monotonic()
+        positions = {p: s.stored for p, s in self._pipeline.states.items()}
+        waiting = any(lag for p, lag in lags.items() if not self._pipeline.decoders[p.topic].breaker.tripped)
+        joined = self._health.check("group").ok
+        well = self._health.check("kafka").ok and self._health.check("database").ok
+        if positions != self._seen or not well or self._pipeline.in_trouble or (joined and not waiting):
+            self._still_since = now
+        self._seen = positions
+        if now - self._still_since > STANDSTILL_S:
+            self._still_since = now
+            self._subscription.restart("nothing moves, though Kafka and PostgreSQL answer")

@@ -1,0 +1,147 @@
+"""One batch, one transaction: fence, dead letters, ledgers, account."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import asyncpg
+
+from counterfoil.database.facts import Facts
+from counterfoil.ingest import dead_letters
+from counterfoil.ingest.batches import Batch, Chunk, Partition
+from counterfoil.ingest.failures import classify
+from counterfoil.ingest.positions import Account, Positions
+from counterfoil.ingest.routes import Route
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a committed transaction did: an account of each partition, and the partitions that are another worker's."""
+
+    accounts: tuple[Account, ...]
+    stale: frozenset[Partition]
+
+
+class Writer:
+    """Writes batches on a connection of its own, which it makes anew after any failure."""
+
+    def __init__(self, pool: asyncpg.Pool, routes: Sequence[Route], attempt_timeout_s: float) -> None:
+        self._pool = pool
+        self._routes = routes
+        self._timeout_s = attempt_timeout_s
+        self._connection: asyncpg.Connection | None = None
+
+    async def write(self, batch: Batch, positions: Positions) -> Written:
+        """Write a batch whole or not at all.
+
+        Raises TransientFailure, PoisonRecord or HaltingFailure; after any of them nothing of the batch is written, save
+        where the connection broke in the commit itself: then the next attempt finds the position moved.
+        """
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                connection = await self._connected()
+                return await self._transaction(connection, batch, positions)
+        except Exception as error:
+            await self._discard()
+            raise classify(error) from error
+        except BaseException:
+            await self._discard()
+            raise
+
+    async def close(self) -> None:
+        """Give the connection back."""
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            await self._pool.release(connection, timeout=5)
+
+    async def _connected(self) -> asyncpg.Connection:
+        if self._connection is None:
+            self._connection = await self._pool.acquire()
+        return self._connection
+
+    async def _discard(self) -> None:
+        """Cut the connection: what it was doing is rolled back by the server, without waiting for it here."""
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            connection.terminate()
+            await self._pool.release(connection)
+
+    async def _transaction(self, connection: asyncpg.Connection, batch: Batch, positions: Positions) -> Written:
+        transaction = connection.transaction()
+        await transaction.start()
+        held = await positions.lock(connection, batch.by_partition())
+        stale = frozenset(p for p, chunks in batch.by_partition().items() if held.get(p) != chunks[0].first_offset)
+        batch = batch.without(stale) if stale else batch
+        accounts = [_account(chunks) for chunks in batch.by_partition().values()]
+        if accounts:
+            await self._park(connection, batch, positions.cluster_id)
+            duplicates = await self._record(connection, batch)
+            for account in accounts:
+                account.duplicates = duplicates.get(account.partition, 0)
+            await positions.advance(connection, accounts)
+        await transaction.commit()
+        return Written(tuple(accounts), stale)
+
+    async def _park(self, connection: asyncpg.Connection, batch: Batch, cluster_id: str) -> None:
+        malformed = [m for chunk in batch.chunks for m in chunk.malformed]
+        if malformed:
+            await dead_letters.park(connection, cluster_id, malformed)
+
+    async def _record(self, connection: asyncpg.Connection, batch: Batch) -> dict[Partition, int]:
+        """Hand the events to the slices; partition → how many of its records changed nothing."""
+        found: dict[Partition, int] = {}
+        for route in self._routes:
+            chunks = [c for c in batch.chunks if c.partition.topic == route.topic and c.events]
+            if chunks:
+                for index in await record_events(connection, route, gather(chunks)):
+                    partition = _partition_of(index, chunks)
+                    found[partition] = found.get(partition, 0) + 1
+        return found
+
+
+def gather(chunks: Sequence[Chunk]) -> Facts[object]:
+    """The events of some chunks, with their sources."""
+    facts: Facts[object] = Facts()
+    for chunk in chunks:
+        facts.events += chunk.events
+        facts.offsets += chunk.offsets
+        facts.source_ids += [chunk.source_id] * len(chunk.events)
+    return facts
+
+
+async def record_events(connection: asyncpg.Connection, route: Route, facts: Facts[object]) -> set[int]:
+    """Hand events of one type to their slices; answers the indexes of the duplicates.
+
+    A duplicate is an event that had something to say to some slice and changed nothing in any.
+    """
+    changed: set[int] = set()
+    unchanged: set[int] = set()
+    for handle in route.handlers:
+        outcome = await handle(connection, facts)
+        changed |= outcome.changed
+        unchanged |= outcome.unchanged
+    return unchanged - changed
+
+
+def _account(chunks: Sequence[Chunk]) -> Account:
+    records = [chunk.records[-1] for chunk in chunks if chunk.records]
+    last = records[-1] if records else None
+    return Account(
+        partition=chunks[0].partition,
+        first_offset=chunks[0].first_offset,
+        next_offset=chunks[-1].next_offset,
+        dead=sum(len(chunk.malformed) for chunk in chunks),
+        skipped=sum(chunk.skipped for chunk in chunks),
+        last_offset=last.offset if last else None,
+        last_timestamp=last.timestamp if last else None,
+    )
+
+
+def _partition_of(index: int, chunks: Sequence[Chunk]) -> Partition:
+    for chunk in chunks:
+        if index < len(chunk.events):
+            return chunk.partition
+        index -= len(chunk.events)
+    raise IndexError(index)

@@ -1,0 +1,1 @@
+"""Orders as a whole: which were canceled."""

@@ -1,0 +1,135 @@
+"""Publishes events to Kafka, idempotently, and tells where each went."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any, NamedTuple, Self
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+
+from counterfoil.errors import DependencyUnreachable
+from counterfoil.events import Event
+from counterfoil.kafka.connection import client_options
+from counterfoil.settings import Settings, load_settings
+
+START_WITHIN_S = 15.0
+
+HeaderList = list[tuple[str, bytes]]
+
+
+class Published(NamedTuple):
+    """Where Kafka has put a record; it is acknowledged by all in-sync replicas."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+class Publisher:
+    """An asynchronous publisher of typed events.
+
+    ::
+
+        async with Publisher() as publisher:
+            await publisher.publish(events.OrderPlaced(order_id="1001", codes=["SPRING"]))
+
+    Takes its addresses and topic names from the settings (environment and `.env`) unless given. Raises
+    DependencyUnreachable when Kafka does not answer.
+    """
+
+    def __init__(self, settings: Settings | None = None, **overrides: Any) -> None:
+        self._settings = settings or load_settings(**overrides)
+        self._producer: AIOKafkaProducer | None = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Connect to Kafka; DependencyUnreachable when it does not answer within 15 s."""
+        producer = AIOKafkaProducer(
+            **client_options(self._settings),
+            acks="all",
+            enable_idempotence=self._settings.kafka_idempotence,
+            linger_ms=5,
+            max_batch_size=256 * 1024,
+            max_request_size=max(self._settings.max_event_bytes + 64 * 1024, 1_048_576),
+        )
+        try:
+            await asyncio.wait_for(producer.start(), START_WITHIN_S)
+        except (KafkaError, OSError, TimeoutError) as error:
+            await producer.stop()
+            raise self._unreachable(error) from error
+        self._producer = producer
+
+    async def stop(self) -> None:
+        """Send what is left and disconnect."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            await producer.stop()
+
+    async def publish(self, event: Event) -> Published:
+        """Send one event and wait until Kafka has acknowledged it."""
+        return await self.send(event.topic, event.key, event.to_json(), event_headers(event))
+
+    async def publish_many(self, many: Iterable[Event]) -> list[Published]:
+        """Send events in order, and wait until Kafka has acknowledged every one."""
+        sent = [await self.enqueue(e.topic, e.key, e.to_json(), event_headers(e)) for e in many]
+        return await self.acknowledge(sent)
+
+    async def send(
+        self, topic: str, key: str | None, value: bytes | None, headers: HeaderList | None = None
+    ) -> Published:
+        """Send bytes as they are to a topic, named by its default name, and wait for the acknowledgement."""
+        return await self._acknowledged(await self.enqueue(topic, key, value, headers))
+
+    async def enqueue(
+        self, topic: str, key: str | None, value: bytes | None, headers: HeaderList | None = None
+    ) -> asyncio.Future[Any]:
+        """Hand bytes to the producer's buffer; the future ends with Kafka's acknowledgement."""
+        if self._producer is None:
+            await self.start()
+        assert self._producer is not None
+        name = self._settings.topics.get(topic, topic)
+        try:
+            future: asyncio.Future[Any] = await self._producer.send(
+                name, value, key=None if key is None else key.encode(), headers=headers
+            )
+        except (KafkaError, OSError, TimeoutError) as error:
+            raise self._unreachable(error) from error
+        return future
+
+    async def acknowledge(self, futures: Iterable[asyncio.Future[Any]]) -> list[Published]:
+        """Wait until Kafka has acknowledged what was enqueued."""
+        return [await self._acknowledged(future) for future in futures]
+
+    async def _acknowledged(self, future: asyncio.Future[Any]) -> Published:
+        try:
+            metadata = await future
+        except (KafkaError, OSError, TimeoutError) as error:
+            raise self._unreachable(error) from error
+        return Published(metadata.topic, metadata.partition, metadata.offset)
+
+    def _unreachable(self, error: BaseException) -> DependencyUnreachable:
+        return DependencyUnreachable(
+            f"Kafka at {self._settings.kafka_bootstrap_servers}: {str(error) or type(error).__name__}"
+        )
+
+
+def event_headers(event: Event) -> HeaderList:
+    """The headers of a CloudEvents 1.0 binary message: the value stays the plain object."""
+    time = event.timestamp or datetime.now(UTC)
+    return [
+        ("content-type", b"application/json"),
+        ("ce_specversion", b"1.0"),
+        ("ce_id", f"{event.topic}:{event.key}".encode()),
+        ("ce_source", b"/counterfoil/publisher"),
+        ("ce_type", event.topic.encode()),
+        ("ce_time", time.isoformat().encode()),
+    ]
