@@ -24,6 +24,7 @@ from counterfoil.errors import DependencyUnreachable, InvalidEvent, InvalidSetti
 from counterfoil.events import EVENT_TYPES, Rules
 from counterfoil.ingest.records import headers_from_json, milliseconds_of
 from counterfoil.ingest.retry import Retried, retry_dead_letter
+from counterfoil.ingest.road import input_rules
 from counterfoil.ingest.routes import Route
 from counterfoil.kafka.cluster import Cluster
 from counterfoil.publishing import Publisher
@@ -110,11 +111,7 @@ def _lines(file: Path | None) -> Iterator[IO[bytes]]:
 
 def _check(lines: Iterable[bytes], name: str, settings: Settings) -> Iterator[tuple[int, str, str]]:
     """(line number, key, what is wrong with it or '') of every line that is not blank."""
-    rules = Rules(
-        code_case=settings.code_case,
-        default_currency=settings.default_currency,
-        max_event_bytes=settings.max_event_bytes,
-    )
+    rules = input_rules(settings)
     decode = EVENT_TYPES[name].decode
     now = milliseconds_of(datetime.now(UTC))
     for number, line in enumerate(lines, start=1):
@@ -229,11 +226,7 @@ def retry_dead_letters(
 
 
 def _routes(settings: Settings) -> dict[str, tuple[Route, Rules]]:
-    rules = Rules(
-        code_case=settings.code_case,
-        default_currency=settings.default_currency,
-        max_event_bytes=settings.max_event_bytes,
-    )
+    rules = input_rules(settings)
     return {route.topic: (route, rules) for route in routes(settings)}
 
 

@@ -6,7 +6,7 @@ from counterfoil.coupons.handlers import RecordCouponUsages
 from counterfoil.coupons.store import COUPON_COUNTS
 from counterfoil.events import decode_order_canceled, decode_order_placed
 from counterfoil.ingest.routes import Route
-from counterfoil.orders.handlers import record_cancellations
+from counterfoil.orders.handlers import RecordCancellations
 from counterfoil.promos.handlers import RecordPromoUses
 from counterfoil.promos.store import PROMO_COUNTS
 from counterfoil.settings import Settings
@@ -19,6 +19,6 @@ def routes(settings: Settings) -> list[Route]:
     """Every event type that counterfoil knows, in the order of writing: the rare side of a meeting first."""
     topics = settings.topics
     return [
-        Route("order.canceled", topics["order.canceled"], decode_order_canceled, [record_cancellations]),
+        Route("order.canceled", topics["order.canceled"], decode_order_canceled, [RecordCancellations()]),
         Route("order.placed", topics["order.placed"], decode_order_placed, [RecordCouponUsages(), RecordPromoUses()]),
     ]

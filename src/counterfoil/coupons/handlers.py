@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import asyncpg
 
-from counterfoil.coupons.rules import coupon_usages
+from counterfoil.coupons.rules import UsageKey, UsageRow, add_usages, orders_of
 from counterfoil.coupons.store import COUPON_USAGES
-from counterfoil.database.facts import Facts, Outcome
+from counterfoil.database.facts import PLAN_SLICE, Facts, Outcome
 from counterfoil.database.ledger import Ledger
 from counterfoil.events import OrderPlaced
+
+
+class Usages(NamedTuple):
+    """The usages of some orders, sorted by key."""
+
+    facts: Facts[OrderPlaced]
+    rows: Sequence[UsageRow]
 
 
 class RecordCouponUsages:
@@ -17,14 +28,20 @@ class RecordCouponUsages:
     def __init__(self) -> None:
         self.ledger = Ledger(COUPON_USAGES)
 
-    async def __call__(self, connection: asyncpg.Connection, facts: Facts[OrderPlaced]) -> Outcome:
-        """Write the usages of these orders; the caller owns the transaction."""
-        usages = coupon_usages(facts.events)
-        rows = []
-        for key in sorted(usages):  # same lock order in every worker
-            index = usages[key]
-            rows.append((*key, facts.events[index].timestamp, facts.source_ids[index], facts.offsets[index]))
-        unchanged_keys = await self.ledger.write(connection, rows)
-        changed = {index for key, index in usages.items() if key not in unchanged_keys}
-        spoke = {index for index, order in enumerate(facts.events) if order.codes}
-        return Outcome(changed=changed, unchanged=spoke - changed)
+    async def plan(self, facts: Facts[OrderPlaced]) -> Usages:
+        """The usages of these orders."""
+        rows: dict[UsageKey, UsageRow] = {}
+        for start in range(0, len(facts.events), PLAN_SLICE):
+            add_usages(rows, facts, start, start + PLAN_SLICE)
+            await asyncio.sleep(0)
+        return Usages(facts, sorted(rows.values()))  # same lock order in every worker
+
+    async def write(self, connection: asyncpg.Connection, plan: Usages) -> Outcome:
+        """Write usages."""
+        facts, rows = plan
+        known = await self.ledger.write(connection, rows)
+        if not known and len(rows) == sum([len(order.codes) for order in facts.events]):
+            return Outcome(changed=lambda: {i for i, order in enumerate(facts.events) if order.codes})
+        changed = orders_of(facts, {(row[3], row[4]) for row in rows if (row[0], row[1]) not in known})
+        spoke = {i for i, order in enumerate(facts.events) if order.codes}
+        return Outcome(unchanged=spoke - changed, changed=lambda: changed)

@@ -1,11 +1,17 @@
-"""What the road hands to a handler, and what it gets back."""
+"""What the road hands to a slice, and what it gets back."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
+
+import asyncpg
 
 E = TypeVar("E")
+
+PLAN_SLICE = 500
+"""Events planned before the loop may turn: about half a millisecond."""
 
 
 @dataclass(slots=True)
@@ -17,12 +23,32 @@ class Facts(Generic[E]):
     offsets: list[int] = field(default_factory=list)
 
 
+def _nothing() -> set[int]:
+    return set()
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """By index of their event: those that added or changed a row, and those whose rows were all there already.
+    """What writing came to, by index of the event; an event in neither set had nothing to add.
 
-    An event in neither had nothing to add.
+    `unchanged` are those whose rows were all there already; `changed`, asked for only where something is unchanged,
+    answers those that added or changed a row.
     """
 
-    changed: frozenset[int] | set[int]
-    unchanged: frozenset[int] | set[int]
+    unchanged: frozenset[int] | set[int] = frozenset()
+    changed: Callable[[], set[int]] = _nothing
+
+
+class Handler(Protocol):
+    """Records the events of one type in one ledger: decides first, without I/O, then writes.
+
+    Deciding is done while the batch before is being committed.
+    """
+
+    async def plan(self, facts: Facts[Any]) -> Any:
+        """What these events ask to be written; lets the loop turn on the way."""
+        ...
+
+    async def write(self, connection: asyncpg.Connection, plan: Any) -> Outcome:
+        """Write a plan; the caller owns the transaction."""
+        ...

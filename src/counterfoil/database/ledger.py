@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, TypeAlias
 
 import asyncpg
@@ -53,7 +54,7 @@ class Ledger:
         self._recent: set[int] = set()
         self._older: set[int] = set()
         self._merges_due = 0
-        self.last_path = "copy"
+        self._key = itemgetter(*range(table.key_size))
 
     async def write(self, connection: asyncpg.Connection, rows: Sequence[Row]) -> set[Key]:
         """Write rows, sorted by key and distinct in it; answer the keys of those that changed nothing.
@@ -62,34 +63,34 @@ class Ledger:
         """
         if not rows:
             return set()
-        unchanged = await self._write(connection, rows)
-        self._remember(rows)
+        hashes = list(map(hash, map(self._key, rows)))
+        unchanged = await self._write(connection, rows, hashes)
+        self._remember(hashes)
         return unchanged
 
-    async def _write(self, connection: asyncpg.Connection, rows: Sequence[Row]) -> set[Key]:
+    async def _write(self, connection: asyncpg.Connection, rows: Sequence[Row], hashes: list[int]) -> set[Key]:
         if self._merges_due:
             self._merges_due -= 1
             return await self._merge(connection, rows)
-        known = await self._known(connection, rows)
-        fresh = [row for row in rows if row[: self.table.key_size] not in known] if known else rows
+        known = await self._known(connection, rows, hashes)
         if len(known) * 2 > len(rows):
             return await self._merge(connection, rows)
+        fresh = [row for row in rows if self._key(row) not in known] if known else rows
         if await self._copy(connection, fresh):
-            self.last_path = "copy"
             if not known:
                 return set()
-            old = [row for row in rows if row[: self.table.key_size] in known]
+            old = [row for row in rows if self._key(row) in known]
             return known - await self._replace(connection, old)
         self._merges_due = MERGES_AFTER_CONFLICT
         return await self._merge(connection, rows)
 
-    async def _known(self, connection: asyncpg.Connection, rows: Sequence[Row]) -> set[Key]:
+    async def _known(self, connection: asyncpg.Connection, rows: Sequence[Row], hashes: list[int]) -> set[Key]:
         """Those keys, of the ones seen of late, that are in the ledger."""
-        size, recent, older = self.table.key_size, self._recent, self._older
-        suspects = [row for row in rows if (seen := hash(row[:size])) in recent or seen in older]
-        if not suspects:
+        recent, older = self._recent, self._older
+        if recent.isdisjoint(hashes) and older.isdisjoint(hashes):
             return set()
-        found = await connection.fetch(sql(self.table.find), *_columns(suspects, size))
+        suspects = [row for row, seen in zip(rows, hashes, strict=True) if seen in recent or seen in older]
+        found = await connection.fetch(sql(self.table.find), *_columns(suspects, self.table.key_size))
         return {tuple(record) for record in found}
 
     async def _copy(self, connection: asyncpg.Connection, rows: Sequence[Row]) -> bool:
@@ -108,8 +109,6 @@ class Ledger:
         return True
 
     async def _merge(self, connection: asyncpg.Connection, rows: Sequence[Row]) -> set[Key]:
-        self.last_path = "merge"
-        size = self.table.key_size
         added = await connection.fetch(sql(self.table.insert), *_columns(rows, len(self.table.columns)))
         if len(added) == len(rows):
             self._merges_due = 0
@@ -117,9 +116,9 @@ class Ledger:
         if len(added) * 2 < len(rows):  # a replay: it goes on
             self._merges_due = max(self._merges_due, 1)
         keys = {tuple(record) for record in added}
-        old = [row for row in rows if row[:size] not in keys]
+        old = [row for row in rows if self._key(row) not in keys]
         replaced = await self._replace(connection, old)
-        return {row[:size] for row in old} - replaced
+        return {self._key(row) for row in old} - replaced
 
     async def _replace(self, connection: asyncpg.Connection, rows: Sequence[Row]) -> set[Key]:
         if not rows or self.table.replace is None:
@@ -127,11 +126,10 @@ class Ledger:
         changed = await connection.fetch(sql(self.table.replace), *_columns(rows, len(self.table.columns)))
         return {tuple(record) for record in changed}
 
-    def _remember(self, rows: Iterable[Row]) -> None:
+    def _remember(self, hashes: Iterable[int]) -> None:
         if len(self._recent) > REMEMBERED:
             self._recent, self._older = set(), self._recent
-        size = self.table.key_size
-        self._recent.update([hash(row[:size]) for row in rows])
+        self._recent.update(hashes)
 
 
 async def _in_slices(rows: Sequence[Row]) -> AsyncIterator[Row]:

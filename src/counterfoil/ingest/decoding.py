@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 from counterfoil.errors import InvalidEvent
 from counterfoil.events import Rules
@@ -12,6 +14,7 @@ from counterfoil.ingest.breaker import Breaker
 from counterfoil.ingest.placement import PartitionState
 from counterfoil.ingest.records import Malformed, Record, next_offset
 from counterfoil.ingest.routes import Route
+from counterfoil.telemetry.metrics import Metrics
 
 DECODE_SLICE = 250
 """Records decoded before the loop may turn: about half a millisecond."""
@@ -20,9 +23,11 @@ DECODE_SLICE = 250
 class Decoder:
     """Reads the records of one topic, and watches how many of them are malformed."""
 
-    def __init__(self, route: Route, rules: Rules, breaker: Breaker) -> None:
+    def __init__(self, route: Route, rules: Rules, breaker: Breaker, metrics: Metrics) -> None:
+        self._fields: list[str] = []
+        self._normalised = metrics.normalised
         self.route = route
-        self.rules = rules
+        self.rules = replace(rules, normalised=self._fields.append)
         self.breaker = breaker
 
     async def decode(self, state: PartitionState, records: Sequence[Record]) -> Chunk:
@@ -31,9 +36,16 @@ class Decoder:
         for start in range(0, len(records), DECODE_SLICE):
             if start:
                 await asyncio.sleep(0)
-            if self._decode_slice(chunk, records[start : start + DECODE_SLICE]):
+            tripped = self._decode_slice(chunk, records[start : start + DECODE_SLICE])
+            self._count_normalised()
+            if tripped:
                 break
         return chunk
+
+    def _count_normalised(self) -> None:
+        for field, count in Counter(self._fields).items():  # a label look-up a slice, not a value
+            self._normalised.labels(self.route.topic, field).inc(count)
+        self._fields.clear()
 
     def _decode_slice(self, chunk: Chunk, records: Sequence[Record]) -> bool:
         """Read one slice into the chunk; True when the breaker tripped on the way."""

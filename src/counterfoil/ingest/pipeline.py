@@ -19,7 +19,7 @@ from counterfoil.ingest.decoding import Decoder
 from counterfoil.ingest.placement import PartitionState, place
 from counterfoil.ingest.positions import Account, Positions
 from counterfoil.ingest.records import Record
-from counterfoil.ingest.writer import Writer
+from counterfoil.ingest.writer import Planned, Writer
 from counterfoil.telemetry.health import Health
 from counterfoil.telemetry.metrics import Metrics
 
@@ -39,7 +39,7 @@ class Consumer(Protocol):
 
 
 class Pipeline:
-    """Takes records from a consumer and writes them; one writer task, at most one batch gathered behind it.
+    """Takes records from a consumer and writes them: one batch in its transaction, one planned, one gathering.
 
     `relocate` is called when a partition's position must be read again; `halt` when only a person can help.
     """
@@ -70,7 +70,11 @@ class Pipeline:
         self._pending: list[Chunk] = []
         self._pending_records = 0
         self._pending_bytes = 0
-        self._wake = asyncio.Event()
+        self._planning: Batch | None = None
+        self._next: Planned | None = None
+        self._writing: Planned | None = None
+        self._changed = asyncio.Event()
+        self._planned = asyncio.Event()
         self._room = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -119,7 +123,7 @@ class Pipeline:
             self._pending_records += len(chunk.records)
             self._pending_bytes += chunk.size
             self._idle.clear()
-            self._wake.set()
+            self._changed.set()
         if decoder.breaker.tripped:
             self._break(state.partition.topic, decoder)
 
@@ -175,6 +179,7 @@ class Pipeline:
         gone = set(partitions)
         self._pending = [chunk for chunk in self._pending if chunk.partition not in gone]
         self._count_pending()
+        self._note_idle()
 
     def _resume(self) -> None:
         consumer = self.consumer()
@@ -194,22 +199,52 @@ class Pipeline:
             await asyncio.wait_for(self._idle.wait(), timeout_s)
         return self._idle.is_set()
 
-    # Writing
+    # Planning and writing
+
+    async def plan_forever(self) -> None:
+        """Let the slices decide on the next batch while the one before is being committed, until cancelled.
+
+        A batch is taken when the writer waits for one, or when as much has gathered as one may hold.
+        """
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            while self._pending and self._next is None and (self._full or not self._writing):
+                self._planning = self._take_pending()
+                self._next = await self.writer.plan(self._planning)
+                self._planning = None
+                self._planned.set()
 
     async def write_forever(self) -> None:
-        """Write what has been gathered, batch after batch, until cancelled or halted."""
+        """Write batch after batch, until cancelled or halted."""
         while True:
-            await self._wake.wait()
-            batch = self._take_pending()
-            if not batch.chunks:
-                self._wake.clear()
-                self._idle.set()
+            await self._planned.wait()
+            self._planned.clear()
+            if self._next is None:
                 continue
+            self._writing, self._next = self._next, None
+            self._changed.set()
             try:
-                await self._write(batch)
+                await self._write(self._writing)
             except HaltingFailure as error:
                 self.halt(error)
                 return
+            finally:
+                self._writing = None
+                self._changed.set()
+                self._note_idle()
+
+    def _note_idle(self) -> None:
+        if not (self._pending or self._planning or self._next or self._writing):
+            self._idle.set()
+
+    def _waiting(self) -> Iterator[Chunk]:
+        """What was taken and is not being written yet, in order."""
+        if self._next is not None:
+            yield from self._next.batch.chunks
+        if self._planning is not None:
+            yield from self._planning.chunks
+        yield from self._pending
 
     def _take_pending(self) -> Batch:
         chunks, count = [], 0
@@ -226,14 +261,15 @@ class Pipeline:
         if not self._full:
             self._room.set()
 
-    async def _write(self, batch: Batch) -> None:
+    async def _write(self, planned: Planned) -> None:
         """Write a batch, isolating the records that the database refuses."""
+        batch = planned.batch
         try:
-            await self._write_patiently(batch)
+            await self._write_patiently(planned)
         except PoisonRecord as error:
             if len(batch) > 1:
                 for half in batch.halves():
-                    await self._write(half)
+                    await self._write(await self.writer.plan(half))
             else:
                 await self._park_refused(batch, str(error))
 
@@ -247,11 +283,11 @@ class Pipeline:
             reason=reason,
         )
         try:
-            await self._write_patiently(Batch([chunk.parked("database", reason)]))
+            await self._write_patiently(Planned(Batch([chunk.parked("database", reason)]), ()))
         except PoisonRecord as error:
             raise HaltingFailure(f"a refused record cannot be parked: {error}") from error
 
-    async def _write_patiently(self, batch: Batch) -> None:
+    async def _write_patiently(self, planned: Planned) -> None:
         """Attempt a batch until it is written or no longer ours; each attempt leaves out what was taken away."""
         async for attempt in AsyncRetrying(
             retry=retry_if_exception_type(TransientFailure),
@@ -261,18 +297,22 @@ class Pipeline:
             reraise=True,
         ):
             with attempt:
-                await self._attempt(batch)
+                await self._attempt(planned)
         if self.in_trouble:
             self._trouble_is_over()
 
-    async def _attempt(self, batch: Batch) -> None:
-        batch = Batch([chunk for chunk in batch.chunks if chunk.partition in self.states])
+    async def _attempt(self, planned: Planned) -> None:
+        batch = planned.batch
+        gone = {chunk.partition for chunk in batch.chunks if chunk.partition not in self.states}
+        if gone:
+            batch = batch.without(gone)
+            planned = await self.writer.plan(batch)
         if not batch.chunks or self.positions is None:
             return
         self.health.batch_begins()
         try:
             with self.metrics.batch_seconds.time():
-                written = await self.writer.write(batch, self.positions)
+                written = await self.writer.write(planned, self.positions)
         finally:
             self.health.batch_ends()
         self.metrics.batch_records.observe(len(batch))
@@ -299,7 +339,7 @@ class Pipeline:
         state = self.states.get(account.partition)
         if state is not None:
             state.stored = account.next_offset
-            following = next((c for c in self._pending if c.partition == account.partition), None)
+            following = next((c for c in self._waiting() if c.partition == account.partition), None)
             state.unread_since = following.records[0].timestamp if following else None
 
     def _lost(self, partition: Partition) -> None:

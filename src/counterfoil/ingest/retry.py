@@ -16,7 +16,7 @@ from counterfoil.ingest.failures import classify
 from counterfoil.ingest.positions import find_or_create_source
 from counterfoil.ingest.records import StoredRecord, headers_from_json, milliseconds_of
 from counterfoil.ingest.routes import Route
-from counterfoil.ingest.writer import record_events
+from counterfoil.ingest.writer import plan_events, write_steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,8 @@ async def _retry(
         event = route.decode(record.value, record.headers, record.timestamp, rules)
         partition = Partition(record.topic, record.partition)
         source_id = await find_or_create_source(connection, row["cluster_id"], partition)
-        duplicates = await record_events(connection, route, Facts([event], [source_id], [record.offset]))
+        steps = await plan_events(route, Facts([event], [source_id], [record.offset]))
+        duplicates = await write_steps(connection, steps)
         outcome = "duplicate" if duplicates else "applied"
         await connection.execute(sql("resolve_dead_letter"), letter_id, outcome)
         return Retried(letter_id, outcome)

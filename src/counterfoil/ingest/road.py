@@ -30,13 +30,12 @@ DRAIN_S = 20.0
 CLOSE_S = 5.0
 
 
-def input_rules(settings: Settings, route: Route, metrics: Metrics) -> Rules:
-    """The input rules of a deployment, counting what they normalise in one topic's events."""
+def input_rules(settings: Settings) -> Rules:
+    """The input rules of a deployment."""
     return Rules(
         code_case=settings.code_case,
         default_currency=settings.default_currency,
         max_event_bytes=settings.max_event_bytes,
-        normalised=lambda field: metrics.normalised.labels(route.topic, field).inc(),
     )
 
 
@@ -61,7 +60,7 @@ class Road:
         self._writer = Writer(pool, routes, 2 * settings.database_timeout_s.total_seconds())
         self.pipeline = Pipeline(
             decoders={
-                route.topic: Decoder(route, input_rules(settings, route, metrics), Breaker(settings.breaker_share))
+                route.topic: Decoder(route, input_rules(settings), Breaker(settings.breaker_share), metrics)
                 for route in routes
             },
             writer=self._writer,
@@ -101,6 +100,7 @@ class Road:
             self._health.check(name)
         self._health.check("breaker").passed()
         for work in (
+            self.pipeline.plan_forever,
             self.pipeline.write_forever,
             self._locator.locate_forever,
             self._subscription.run_forever,

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import asyncpg
-
-from counterfoil.database.facts import Facts, Outcome
+from counterfoil.database.facts import Handler
 from counterfoil.events import Rules
 from counterfoil.ingest.records import Headers
 
 Decode: TypeAlias = Callable[[bytes | None, Headers, int, Rules], Any]
 """(value, headers, record timestamp in ms, rules) → event; raises InvalidEvent."""
-
-Handler: TypeAlias = Callable[[asyncpg.Connection, Facts[Any]], Awaitable[Outcome]]
-"""Writes the events of one type of a batch in the caller's transaction."""
 
 
 @dataclass(frozen=True, slots=True)

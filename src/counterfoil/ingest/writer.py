@@ -5,15 +5,28 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import asyncpg
 
-from counterfoil.database.facts import Facts
+from counterfoil.database.facts import Facts, Handler
 from counterfoil.ingest import dead_letters
 from counterfoil.ingest.batches import Batch, Chunk, Partition
 from counterfoil.ingest.failures import classify
 from counterfoil.ingest.positions import Account, Positions
 from counterfoil.ingest.routes import Route
+
+
+Step: TypeAlias = tuple[Handler, Any]
+"""A slice and what it planned."""
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A batch whose slices have decided what to write; `steps` stand beside the chunks that they are made from."""
+
+    batch: Batch
+    steps: tuple[tuple[tuple[Chunk, ...], tuple[Step, ...]], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +46,16 @@ class Writer:
         self._timeout_s = attempt_timeout_s
         self._connection: asyncpg.Connection | None = None
 
-    async def write(self, batch: Batch, positions: Positions) -> Written:
+    async def plan(self, batch: Batch) -> Planned:
+        """Let the slices decide what to write, without I/O."""
+        steps = []
+        for route in self._routes:
+            chunks = tuple(c for c in batch.chunks if c.partition.topic == route.topic and c.events)
+            if chunks:
+                steps.append((chunks, tuple(await plan_events(route, gather(chunks)))))
+        return Planned(batch, tuple(steps))
+
+    async def write(self, planned: Planned, positions: Positions) -> Written:
         """Write a batch whole or not at all.
 
         Raises TransientFailure, PoisonRecord or HaltingFailure; after any of them nothing of the batch is written, save
@@ -42,7 +64,7 @@ class Writer:
         try:
             async with asyncio.timeout(self._timeout_s):
                 connection = await self._connected()
-                return await self._transaction(connection, batch, positions)
+                return await self._transaction(connection, planned, positions)
         except Exception as error:
             await self._discard()
             raise classify(error) from error
@@ -68,16 +90,21 @@ class Writer:
             connection.terminate()
             await self._pool.release(connection)
 
-    async def _transaction(self, connection: asyncpg.Connection, batch: Batch, positions: Positions) -> Written:
+    async def _transaction(
+        self, connection: asyncpg.Connection, planned: Planned, positions: Positions
+    ) -> Written:
+        batch = planned.batch
         transaction = connection.transaction()
         await transaction.start()
         held = await positions.lock(connection, batch.by_partition())
         stale = frozenset(p for p, chunks in batch.by_partition().items() if held.get(p) != chunks[0].first_offset)
-        batch = batch.without(stale) if stale else batch
+        if stale:
+            batch = batch.without(stale)
+            planned = await self.plan(batch)
         accounts = [_account(chunks) for chunks in batch.by_partition().values()]
         if accounts:
             await self._park(connection, batch, positions.cluster_id)
-            duplicates = await self._record(connection, batch)
+            duplicates = await self._record(connection, planned)
             for account in accounts:
                 account.duplicates = duplicates.get(account.partition, 0)
             await positions.advance(connection, accounts)
@@ -89,21 +116,20 @@ class Writer:
         if malformed:
             await dead_letters.park(connection, cluster_id, malformed)
 
-    async def _record(self, connection: asyncpg.Connection, batch: Batch) -> dict[Partition, int]:
-        """Hand the events to the slices; partition → how many of its records changed nothing."""
+    @staticmethod
+    async def _record(connection: asyncpg.Connection, planned: Planned) -> dict[Partition, int]:
+        """Let the slices write; partition → how many of its records changed nothing."""
         found: dict[Partition, int] = {}
-        for route in self._routes:
-            chunks = [c for c in batch.chunks if c.partition.topic == route.topic and c.events]
-            if chunks:
-                for index in await record_events(connection, route, gather(chunks)):
-                    partition = _partition_of(index, chunks)
-                    found[partition] = found.get(partition, 0) + 1
+        for chunks, steps in planned.steps:
+            for index in await write_steps(connection, steps):
+                partition = _partition_of(index, chunks)
+                found[partition] = found.get(partition, 0) + 1
         return found
 
 
-def gather(chunks: Sequence[Chunk]) -> Facts[object]:
+def gather(chunks: Sequence[Chunk]) -> Facts[Any]:
     """The events of some chunks, with their sources."""
-    facts: Facts[object] = Facts()
+    facts: Facts[Any] = Facts()
     for chunk in chunks:
         facts.events += chunk.events
         facts.offsets += chunk.offsets
@@ -111,18 +137,19 @@ def gather(chunks: Sequence[Chunk]) -> Facts[object]:
     return facts
 
 
-async def record_events(connection: asyncpg.Connection, route: Route, facts: Facts[object]) -> set[int]:
-    """Hand events of one type to their slices; answers the indexes of the duplicates.
+async def plan_events(route: Route, facts: Facts[Any]) -> list[Step]:
+    """What each slice of a route will write of these events."""
+    return [(handler, await handler.plan(facts)) for handler in route.handlers]
+
+
+async def write_steps(connection: asyncpg.Connection, steps: Sequence[Step]) -> set[int]:
+    """Let slices write what they planned of the same events; answers the indexes of the duplicates.
 
     A duplicate is an event that had something to say to some slice and changed nothing in any.
     """
-    changed: set[int] = set()
-    unchanged: set[int] = set()
-    for handle in route.handlers:
-        outcome = await handle(connection, facts)
-        changed |= outcome.changed
-        unchanged |= outcome.unchanged
-    return unchanged - changed
+    outcomes = [await handler.write(connection, plan) for handler, plan in steps]
+    unchanged = {index for outcome in outcomes for index in outcome.unchanged}
+    return unchanged.difference(*(outcome.changed() for outcome in outcomes)) if unchanged else unchanged
 
 
 def _account(chunks: Sequence[Chunk]) -> Account:

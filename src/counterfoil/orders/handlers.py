@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import asyncpg
 
 from counterfoil.database.facts import Facts, Outcome
@@ -10,20 +12,33 @@ from counterfoil.events import OrderCanceled
 from counterfoil.orders.rules import cancellations
 
 
-async def record_cancellations(connection: asyncpg.Connection, facts: Facts[OrderCanceled]) -> Outcome:
-    """Write these cancellations; the caller owns the transaction."""
-    standing = cancellations(facts.events)
-    rows = {}
-    for order_id in sorted(standing):  # same lock order in every worker
-        index = standing[order_id]
-        event = facts.events[index]
-        rows[order_id] = (order_id, event.timestamp, event.reason or None, facts.source_ids[index], facts.offsets[index])
-    changed_orders = await _write(connection, "insert_order_cancellations", list(rows.values()))
-    if len(changed_orders) < len(rows):
-        known = [row for order_id, row in rows.items() if order_id not in changed_orders]
-        changed_orders |= await _write(connection, "move_order_cancellations_earlier", known)
-    changed = {standing[order_id] for order_id in changed_orders}
-    return Outcome(changed=changed, unchanged=set(range(len(facts.events))) - changed)
+class Cancellations(NamedTuple):
+    """Order → index of the event that stands."""
+
+    facts: Facts[OrderCanceled]
+    standing: dict[str, int]
+
+
+class RecordCancellations:
+    """An order is canceled once, at the earliest time that is told."""
+
+    async def plan(self, facts: Facts[OrderCanceled]) -> Cancellations:
+        """Which of these cancellations stand."""
+        return Cancellations(facts, cancellations(facts.events))
+
+    async def write(self, connection: asyncpg.Connection, plan: Cancellations) -> Outcome:
+        """Write cancellations."""
+        facts, standing = plan
+        rows = [
+            (order_id, facts.events[i].timestamp, facts.events[i].reason or None, facts.source_ids[i], facts.offsets[i])
+            for order_id, i in sorted(standing.items())  # same lock order in every worker
+        ]
+        orders = await _write(connection, "insert_order_cancellations", rows)
+        if len(orders) < len(rows):
+            known = [row for row in rows if row[0] not in orders]
+            orders |= await _write(connection, "move_order_cancellations_earlier", known)
+        changed = {standing[order_id] for order_id in orders}
+        return Outcome(unchanged=set(range(len(facts.events))) - changed, changed=lambda: changed)
 
 
 async def _write(connection: asyncpg.Connection, statement: str, rows: list[tuple[object, ...]]) -> set[str]:

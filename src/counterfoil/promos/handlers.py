@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import asyncpg
 
 from counterfoil.database.facts import Facts, Outcome
 from counterfoil.database.ledger import Ledger
 from counterfoil.events import OrderPlaced
-from counterfoil.promos.rules import promo_uses
+from counterfoil.promos.rules import PromoUse, UseKey, promo_uses
 from counterfoil.promos.store import PROMO_USES, promo_code_ids
 
-NOTHING = Outcome(frozenset(), frozenset())
+
+class Uses(NamedTuple):
+    """The uses of some orders, each with the index of the order that says so."""
+
+    facts: Facts[OrderPlaced]
+    uses: dict[UseKey, tuple[PromoUse, int]]
 
 
 class RecordPromoUses:
@@ -19,30 +26,32 @@ class RecordPromoUses:
     def __init__(self) -> None:
         self.ledger = Ledger(PROMO_USES)
 
-    async def __call__(self, connection: asyncpg.Connection, facts: Facts[OrderPlaced]) -> Outcome:
-        """Write the uses of these orders; the caller owns the transaction."""
-        uses = promo_uses(facts.events)
+    async def plan(self, facts: Facts[OrderPlaced]) -> Uses:
+        """The uses of these orders."""
+        return Uses(facts, promo_uses(facts.events))
+
+    async def write(self, connection: asyncpg.Connection, plan: Uses) -> Outcome:
+        """Write uses, making the promo codes that are missing."""
+        facts, uses = plan
         if not uses:
-            return NOTHING
+            return Outcome()
         ids = await promo_code_ids(connection, (code for _, code in uses))
         keyed = {(order_id, ids[code]): found for (order_id, code), found in uses.items()}
-        rows = []
-        for key in sorted(keyed):  # same lock order in every worker
-            use, index = keyed[key]
-            rows.append(
-                (
-                    *key,
-                    use.occurred_at,
-                    use.bonus_amount,
-                    use.base_reward,
-                    use.customer_address or None,
-                    use.shop_id or None,
-                    use.total_reward,
-                    facts.source_ids[index],
-                    facts.offsets[index],
-                )
+        rows = [  # sorted: same lock order in every worker
+            (
+                *key,
+                use.occurred_at,
+                use.bonus_amount,
+                use.base_reward,
+                use.customer_address or None,
+                use.shop_id or None,
+                use.total_reward,
+                facts.source_ids[index],
+                facts.offsets[index],
             )
-        unchanged_keys = await self.ledger.write(connection, rows)
-        changed = {index for key, (_, index) in keyed.items() if key not in unchanged_keys}
+            for key, (use, index) in sorted(keyed.items())
+        ]
+        known = await self.ledger.write(connection, rows)
+        changed = {index for key, (_, index) in keyed.items() if key not in known}
         spoke = {index for index, order in enumerate(facts.events) if order.promotions}
-        return Outcome(changed=changed, unchanged=spoke - changed)
+        return Outcome(unchanged=spoke - changed, changed=lambda: changed)

@@ -1,0 +1,1 @@
+"""The HTTP side: one port for probes, metrics and the admin routes."""

@@ -1,0 +1,137 @@
+"""`/admin/promo-codes`: what the promo codes count, new ones, and an operator's adjustments."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Annotated, Any
+
+import asyncpg
+from litestar import Request, Response, get, post
+from litestar.di import NamedDependency
+from litestar.params import RawBody
+from msgspec import Meta, Struct
+
+from counterfoil.api.idempotency import answer_once
+from counterfoil.api.problems import invalid_field
+from counterfoil.api.requests import (
+    ACTOR,
+    IdempotencyKey,
+    Listing,
+    Reason,
+    connection_of,
+    page,
+    read_body,
+    read_required_code,
+    takes,
+)
+from counterfoil.database.queries import sql
+from counterfoil.settings import Settings
+
+PATH = "/admin/promo-codes"
+
+_MONEY_LIMIT = 10**14
+_MICRO = Decimal("0.000001")
+
+_FIELD_OF_CONSTRAINT = {"times_used_not_negative": "delta", "total_bonus_issued_not_negative": "bonusDelta"}
+
+
+class PromoCode(Struct, rename="camel"):
+    """A promo code with its counts; the bonus is a decimal string in JSON."""
+
+    id: int
+    code: str
+    times_used: int
+    total_bonus_issued: Decimal
+    updated_at: datetime
+
+
+class NewPromoCode(Struct, rename="camel", forbid_unknown_fields=True):
+    """A promo code to be there, and what an operator adds to its counts: the "opening balance"."""
+
+    code: str
+    delta: Annotated[int, Meta(ge=-(10**9), le=10**9)] | None = None
+    bonus_delta: Decimal | None = None
+    reason: Reason = ""
+
+    @property
+    def adjusts(self) -> bool:
+        """True when it adds to the counts."""
+        return self.delta is not None or self.bonus_delta is not None
+
+
+@get(PATH)
+async def list_promo_codes(
+    request: Request[Any, Any, Any],
+    pool: NamedDependency[asyncpg.Pool],
+    listing: NamedDependency[Listing],
+) -> Response[list[PromoCode]]:
+    """Promo codes, the most used first."""
+    async with connection_of(pool) as connection:
+        return page(request, await find_promo_codes(connection, listing), listing)
+
+
+@post(PATH, operation_class=takes(NewPromoCode))
+async def create_promo_code(
+    body: RawBody,
+    pool: NamedDependency[asyncpg.Pool],
+    settings: NamedDependency[Settings],
+    idempotency_key: IdempotencyKey = None,
+) -> Response[bytes]:
+    """Make a promo code or add to its counts: 201 when a row was written, 200 when nothing was to do."""
+    wanted = read_body(body, NewPromoCode)
+    wanted.code = read_required_code(wanted.code, settings.code_case)
+    if wanted.bonus_delta is not None and not is_exact_money(wanted.bonus_delta):
+        raise invalid_field("bonusDelta", "must be a decimal number below 10^14 with at most 6 decimals")
+
+    async with connection_of(pool) as connection:
+
+        async def work() -> tuple[int, PromoCode]:
+            return await ensure_promo_code(connection, wanted, idempotency_key)
+
+        return await answer_once(connection, idempotency_key, (PATH, wanted), work)
+
+
+async def find_promo_codes(connection: asyncpg.Connection, listing: Listing) -> list[PromoCode]:
+    """Promo codes, the most used first, then by code; a row beyond the listing's limit if there is one."""
+    rows = await connection.fetch(sql("list_promo_codes"), listing.code, listing.limit + 1, listing.offset)
+    return [PromoCode(*row) for row in rows]
+
+
+async def ensure_promo_code(
+    connection: asyncpg.Connection, wanted: NewPromoCode, idempotency_key: str | None
+) -> tuple[int, PromoCode]:
+    """Make and adjust it in the caller's transaction; raises 422 when a count would fall below 0."""
+    if wanted.adjusts:
+        await connection.execute(sql("hold_orders_shared"))
+    created = await connection.fetchval(sql("create_promo_code"), wanted.code) is not None
+    if wanted.adjusts:
+        await _adjust(connection, wanted, idempotency_key)
+    found = await connection.fetch(sql("find_promo_code"), wanted.code)
+    return 201 if created or wanted.adjusts else 200, PromoCode(*found[0])
+
+
+def is_exact_money(amount: Decimal) -> bool:
+    """True when numeric(20,6) holds the amount without rounding it."""
+    return amount.is_finite() and abs(amount) < _MONEY_LIMIT and amount == amount.quantize(_MICRO)
+
+
+async def _adjust(connection: asyncpg.Connection, wanted: NewPromoCode, idempotency_key: str | None) -> None:
+    delta, bonus_delta = wanted.delta or 0, wanted.bonus_delta or Decimal(0)
+    try:
+        await connection.execute(
+            sql("insert_promo_adjustment"),
+            wanted.code,
+            delta,
+            bonus_delta,
+            wanted.reason,
+            ACTOR,
+            idempotency_key,
+        )
+    except asyncpg.CheckViolationError as error:
+        raise _below_zero(error) from None
+
+
+def _below_zero(error: asyncpg.CheckViolationError) -> Exception:
+    field = _FIELD_OF_CONSTRAINT.get(error.constraint_name or "")
+    return invalid_field(field, "must leave the count at 0 or more") if field else error

@@ -1,0 +1,108 @@
+"""Every metric, one line each. Never a label by code, order or SKU: their number has no bound."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import prometheus_client
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.exposition import choose_encoder
+
+from counterfoil.telemetry.health import Health
+
+PREFIX = "counterfoil"
+RECORDS = (1, 10, 50, 100, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000)
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter that nobody reads
+
+
+class Description(NamedTuple):
+    """What a metric is called, its kind (counter, gauge, histogram), its labels and its meaning."""
+
+    name: str
+    kind: str
+    labels: tuple[str, ...]
+    meaning: str
+
+
+class Metrics:
+    """The worker's metrics in a registry of their own."""
+
+    def __init__(self, version: str = "") -> None:
+        self.registry = CollectorRegistry(auto_describe=False)
+        self.descriptions: list[Description] = []
+
+        # The road of a record
+        counter, gauge, histogram = self._counter, self._gauge, self._histogram
+        self.records = counter(
+            "records", "records read: applied, duplicate, dead or skipped", "topic", "outcome"
+        )
+        self.normalised = counter("normalised", "values stored otherwise than sent", "topic", "field")
+        self.dead_letters = counter("dead_letters", "records parked, by the rule they broke", "topic", "kind")
+        self.stale_assignments = counter(
+            "stale_assignments", "batches dropped: another worker owns the partition"
+        )
+        self.rebalances = counter("rebalances", "times that the group gave out its partitions anew")
+        self.logs_replaced = counter(
+            "logs_replaced", "partitions begun anew because their log is another one"
+        )
+        self.position = gauge("position", "the offset to be read next", "topic", "partition")
+        self.lag_records = gauge("lag_records", "records between position and log end", "topic", "partition")
+        self.oldest_unread_seconds = gauge(
+            "oldest_unread_seconds", "age of the oldest unread record", "topic"
+        )
+        self.paused = gauge("paused", "1 while the breaker holds the topic", "topic")
+
+        # Batches
+        self.batches = counter(
+            "batches", "transactions committed, by how rows went in: copy or merge", "path"
+        )
+        self.batch_retries = counter("batch_retries", "batches begun again, by class of SQLSTATE", "reason")
+        self.batch_records = histogram("batch_records", "records of a transaction", RECORDS)
+        self.batch_seconds = histogram("batch_seconds", "from a batch's first look to its commit", SECONDS)
+
+        # The process
+        self.ready = gauge("ready", "1 when /readyz answers 200")
+        self.live = gauge("live", "1 when /livez answers 200")
+        self.build_info = gauge("build_info", "always 1; the version is the label", "version")
+
+        if version:
+            self.build_info.labels(version).set(1)
+        ProcessCollector(registry=self.registry)
+
+    def observe(self, health: Health) -> None:
+        """Let `ready` and `live` follow the worker's health."""
+        self.ready.set_function(lambda: float(health.ready))
+        self.live.set_function(lambda: float(health.live))
+
+    def exposition(self, accept: str = "") -> tuple[bytes, str]:
+        """The registry as text, with its content type: OpenMetrics where `accept` asks for it."""
+        encode, content_type = choose_encoder(accept)
+        return encode(self.registry), content_type
+
+    def value(self, name: str, labels: Mapping[str, str] | None = None) -> float:
+        """A sample's value, 0 when there is none; for tests and the `demo`."""
+        return self.registry.get_sample_value(f"{PREFIX}_{name}", dict(labels or {})) or 0.0
+
+    def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
+        self._describe(f"{name}_total", "counter", labels, meaning)
+        return Counter(f"{PREFIX}_{name}", meaning, labels, registry=self.registry)
+
+    def _gauge(self, name: str, meaning: str, *labels: str) -> Gauge:
+        self._describe(name, "gauge", labels, meaning)
+        return Gauge(f"{PREFIX}_{name}", meaning, labels, registry=self.registry)
+
+    def _histogram(self, name: str, meaning: str, buckets: tuple[float, ...]) -> Histogram:
+        self._describe(name, "histogram", (), meaning)
+        return Histogram(f"{PREFIX}_{name}", meaning, buckets=buckets, registry=self.registry)
+
+    def _describe(self, name: str, kind: str, labels: tuple[str, ...], meaning: str) -> None:
+        self.descriptions.append(Description(f"{PREFIX}_{name}", kind, labels, meaning))
+
+
+def describe() -> list[Description]:
+    """Every metric that `/metrics` shows, in reading order; the documentation is made from it."""
+    process = ProcessCollector(registry=None).collect()
+    return Metrics().descriptions + [Description(m.name, m.type, (), m.documentation) for m in process]

@@ -1,0 +1,290 @@
+"""Fixtures: real PostgreSQL, real brokers, real workers; a run says at its end which ones it ran on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from counterfoil.embedded.broker import EmbeddedBroker
+from counterfoil.embedded.postgres import EmbeddedPostgres
+from support.apache_kafka import ApacheKafka, apache_kafka_missing, kafka_version
+from support.containers import KafkaInContainer, docker_missing
+from support.databases import address_of, clone, drop, make_template, server_version
+from support.worker import LOG_TAIL, Worker
+
+DATABASE_VARIABLE = "COUNTERFOIL_TEST_DATABASE_URL"
+KAFKA_VARIABLE = "COUNTERFOIL_TEST_KAFKA"
+
+FAST_AND_UNSAFE = {
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "max_connections": "200",
+}
+"""A test's data is lost with the machine: nobody mourns it."""
+
+IN_MEMORY = Path("/dev/shm")
+
+RAN_ON: pytest.StashKey[dict[str, str]] = pytest.StashKey()
+LOG_FILES: pytest.StashKey[list[Path]] = pytest.StashKey()
+
+
+@dataclass(frozen=True)
+class Server:
+    """A PostgreSQL server that tests share: the address of a database whose role may make others."""
+
+    dsn: str
+    description: str
+
+
+@dataclass(frozen=True)
+class Broker:
+    """A Kafka broker that tests share: use topics and groups of your own (`topic_prefix`)."""
+
+    bootstrap_servers: str
+    description: str
+    session_timeout_ms: int
+    """The shortest session that it surely accepts: the sooner a dead worker's partitions move on."""
+
+
+StartWorker = Callable[..., Awaitable[Worker]]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[RAN_ON] = {}
+
+
+def pytest_report_header() -> list[str]:
+    postgres = f"address in {DATABASE_VARIABLE}" if os.environ.get(DATABASE_VARIABLE) else "embedded"
+    kafka = f"address in {KAFKA_VARIABLE}" if os.environ.get(KAFKA_VARIABLE) else "embedded, and Apache Kafka"
+    return [f"PostgreSQL: {postgres}; Kafka: {kafka}"]
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config
+) -> None:
+    for what, description in config.stash[RAN_ON].items():
+        terminalreporter.write_line(f"ran on {what}: {description}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show the logs of a failed test's own workers and servers."""
+    report = yield
+    if report.failed:
+        for file in item.stash.get(LOG_FILES, []):
+            if file.exists():
+                text = file.read_text(encoding="utf-8", errors="replace")[-LOG_TAIL:]
+                report.sections.append((f"log of {file.parent.name}/{file.name}", text))
+    return report
+
+
+@contextmanager
+def servers_folder() -> Iterator[Path]:
+    """A folder for a server's files, deleted at the end.
+
+    Not pytest's `tmp_path`, which is closed to the user that PostgreSQL runs as when we are root. In memory
+    where there is room: some disks take 240 ms to clone a database, memory takes 12.
+    """
+    in_memory = IN_MEMORY if _has_room(IN_MEMORY) else None
+    folder = Path(tempfile.mkdtemp(prefix="counterfoil-test-", dir=in_memory))
+    folder.chmod(0o711)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres_server(pytestconfig: pytest.Config) -> Iterator[Server]:
+    """A PostgreSQL server: the one that COUNTERFOIL_TEST_DATABASE_URL names, else an embedded one."""
+    given = os.environ.get(DATABASE_VARIABLE)
+    if given:
+        server = Server(given, f"PostgreSQL {server_version(given)} at the address in {DATABASE_VARIABLE}")
+        pytestconfig.stash[RAN_ON]["postgres_server"] = server.description
+        yield server
+        return
+    with servers_folder() as folder:
+        postgres = EmbeddedPostgres(folder / "postgres", options=FAST_AND_UNSAFE)
+        try:
+            postgres.start()
+            version = server_version(postgres.dsn)
+            server = Server(postgres.dsn, f"embedded PostgreSQL {version}, fsync off")
+            pytestconfig.stash[RAN_ON]["postgres_server"] = server.description
+            yield server
+        finally:
+            postgres.remove()
+
+
+@pytest.fixture(scope="session")
+def template_database(postgres_server: Server) -> Iterator[str]:
+    """The name of a database with every migration applied, never connected to again."""
+    name = make_template(postgres_server.dsn)
+    yield name
+    drop(name, postgres_server.dsn)
+
+
+@pytest.fixture
+def database_url(postgres_server: Server, template_database: str) -> Iterator[str]:
+    """The address of a fresh, migrated database for this test alone."""
+    name = clone(template_database, postgres_server.dsn)
+    yield address_of(name, postgres_server.dsn)
+    drop(name, postgres_server.dsn)
+
+
+@pytest.fixture
+async def db(database_url: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection to this test's database."""
+    connection = await asyncpg.connect(database_url)
+    yield connection
+    connection.terminate()
+
+
+@pytest.fixture
+def own_postgres(request: pytest.FixtureRequest) -> Iterator[EmbeddedPostgres]:
+    """A PostgreSQL for this test alone, to be stopped and restarted; fsync is on. Not migrated."""
+    with servers_folder() as folder:
+        postgres = EmbeddedPostgres(folder / "postgres")
+        _show_on_failure(request, postgres.log_file)
+        try:
+            postgres.start()
+            request.config.stash[RAN_ON]["own_postgres"] = "embedded PostgreSQL, fsync on"
+            yield postgres
+        finally:
+            postgres.remove()
+
+
+@pytest.fixture(scope="session")
+def broker(pytestconfig: pytest.Config) -> Iterator[Broker]:
+    """A broker for what any Kafka does: the one that COUNTERFOIL_TEST_KAFKA names, else the embedded one."""
+    given = _given_broker()
+    if given:
+        pytestconfig.stash[RAN_ON]["broker"] = given.description
+        yield given
+        return
+    with servers_folder() as folder, EmbeddedBroker(folder / "broker") as embedded:
+        description = "embedded broker (Tansu, in memory)"
+        pytestconfig.stash[RAN_ON]["broker"] = description
+        yield Broker(embedded.bootstrap_servers, description, session_timeout_ms=1_000)
+
+
+@pytest.fixture(scope="session")
+def apache_kafka(pytestconfig: pytest.Config) -> Iterator[Broker]:
+    """Apache Kafka itself: by address, in a container, or by Maven; the test is skipped where none runs."""
+    given = _given_broker()
+    if given:
+        pytestconfig.stash[RAN_ON]["apache_kafka"] = given.description
+        yield given
+        return
+    with servers_folder() as folder:
+        server, description = _started_apache_kafka(folder)
+        pytestconfig.stash[RAN_ON]["apache_kafka"] = description
+        yield Broker(server.bootstrap_servers, description, session_timeout_ms=1_000)
+        server.stop()
+
+
+@pytest.fixture
+def own_apache_kafka(request: pytest.FixtureRequest) -> Iterator[ApacheKafka]:
+    """Apache Kafka for this test alone, to be killed, paused and restarted; skipped where Maven has none."""
+    missing = apache_kafka_missing()
+    if missing:
+        pytest.skip(f"NOT TESTED, Apache Kafka can't run here: {missing}")
+    with servers_folder() as folder:
+        kafka = ApacheKafka(folder / "kafka")
+        _show_on_failure(request, kafka.log_file)
+        try:
+            kafka.start()
+            request.config.stash[RAN_ON]["own_apache_kafka"] = _apache_by_maven()
+            yield kafka
+        finally:
+            kafka.kill()
+
+
+@pytest.fixture
+def topic_prefix() -> str:
+    """Begins the names of this test's topics and groups, since it shares the broker."""
+    return f"t{uuid.uuid4().hex[:10]}."
+
+
+@pytest.fixture
+def start_worker(
+    request: pytest.FixtureRequest, database_url: str, topic_prefix: str
+) -> Iterator[StartWorker]:
+    """Start `counterfoil run` on this test's database: `await start_worker(broker, code_case="upper")`.
+
+    Takes a Broker or ApacheKafka, and settings in lower case. Topics and group begin with `topic_prefix`.
+    Killed at the end; its log is shown when the test fails.
+    """
+    workers: list[Worker] = []
+    with servers_folder() as folder:
+
+        async def start(
+            kafka: Broker | ApacheKafka, *, ready_within: float | None = 60.0, **settings: object
+        ) -> Worker:
+            defaults: dict[str, Any] = {
+                "database_url": database_url,
+                "consumer_group": f"{topic_prefix}group",
+                "topic_order_placed": f"{topic_prefix}order.placed",
+                "topic_order_canceled": f"{topic_prefix}order.canceled",
+                "kafka_session_timeout_ms": getattr(kafka, "session_timeout_ms", 1_000),
+            }
+            log_file = folder / f"worker-{len(workers) + 1}.log"
+            _show_on_failure(request, log_file)
+            worker = Worker(
+                kafka_bootstrap_servers=kafka.bootstrap_servers, log_file=log_file, **(defaults | settings)
+            )
+            workers.append(worker)
+            await worker.start(ready_within=ready_within)
+            return worker
+
+        yield start
+        for worker in workers:
+            worker.kill()
+
+
+def _has_room(folder: Path) -> bool:
+    return os.access(folder, os.W_OK) and shutil.disk_usage(folder).free > 4 * 1024**3
+
+
+def _show_on_failure(request: pytest.FixtureRequest, log_file: Path) -> None:
+    request.node.stash.setdefault(LOG_FILES, []).append(log_file)
+
+
+def _given_broker() -> Broker | None:
+    address = os.environ.get(KAFKA_VARIABLE)
+    return Broker(address, f"the broker at the address in {KAFKA_VARIABLE}", 6_000) if address else None
+
+
+def _started_apache_kafka(folder: Path) -> tuple[KafkaInContainer | ApacheKafka, str]:
+    """The first that starts, or a skip that names every reason."""
+    no_container = docker_missing()
+    if no_container is None:
+        try:
+            container = KafkaInContainer()
+            container.start()
+        except Exception as error:  # noqa: BLE001 - an image that can't be pulled, mostly: Maven is next
+            no_container = f"its container did not start: {type(error).__name__}: {error}"
+        else:
+            return container, "Apache Kafka in a container"
+    no_maven = apache_kafka_missing()
+    if no_maven is not None:
+        pytest.skip(f"NOT TESTED, Apache Kafka can't run here: {no_container}; {no_maven}")
+    kafka = ApacheKafka(folder / "kafka")
+    kafka.start()
+    return kafka, _apache_by_maven()
+
+
+def _apache_by_maven() -> str:
+    return f"Apache Kafka {kafka_version()} by Maven, KRaft, one process"

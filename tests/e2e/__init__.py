@@ -1,0 +1,1 @@
+"""The road from Kafka to the ledgers, with real workers on real servers."""

@@ -1,0 +1,1 @@
+"""What happens when something breaks: real processes, real signals, real servers."""

@@ -1,0 +1,90 @@
+"""Factories: a test states only what matters to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+from counterfoil.events import OrderCanceled, OrderPlaced, Promotion
+from counterfoil.ingest.placement import PartitionState
+from counterfoil.ingest.batches import Chunk, Partition
+from counterfoil.ingest.records import Malformed, StoredRecord, milliseconds_of
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+"""When things happen unless a test says otherwise."""
+
+PLACED = Partition("order.placed", 0)
+CANCELED = Partition("order.canceled", 0)
+
+
+def later(seconds: float = 1) -> datetime:
+    """Noon and some seconds."""
+    return NOON + timedelta(seconds=seconds)
+
+
+def a_promotion(code: str = "SPRING", *, base: object = None, bonus: object = 5) -> Promotion:
+    """A promotion entry that carries a reward."""
+    return Promotion(code, _decimal(base), _decimal(bonus))
+
+
+def an_order(order_id: str = "1001", *, codes: Sequence[str] = (), **fields: object) -> OrderPlaced:
+    """A decoded order: its codes hold those of its promotions."""
+    promotions = fields.pop("promotions", [])
+    distinct = dict.fromkeys([*codes, *(p.code for p in promotions)])  # type: ignore[attr-defined]
+    return OrderPlaced(
+        order_id=order_id, codes=list(distinct), promotions=promotions, **({"timestamp": NOON} | fields)
+    )
+
+
+def a_cancellation(order_id: str = "1001", **fields: object) -> OrderCanceled:
+    """A decoded cancellation."""
+    return OrderCanceled(order_id=order_id, **({"timestamp": NOON} | fields))
+
+
+def a_record(offset: int = 0, value: bytes | None = b"{}", **fields: object) -> StoredRecord:
+    """A Kafka record on partition 0 of `order.placed`."""
+    given = {"topic": PLACED.topic, "partition": 0, "timestamp": milliseconds_of(NOON), "key": None}
+    return StoredRecord(offset=offset, value=value, **(given | fields))
+
+
+def records_of(
+    *events: OrderPlaced | OrderCanceled | bytes | None, partition: Partition = PLACED, first: int = 0
+) -> list[StoredRecord]:
+    """Events, or bytes as they are, as consecutive records of one partition."""
+    return [
+        a_record(
+            first + index,
+            event if event is None or isinstance(event, bytes) else event.to_json(),
+            topic=partition.topic,
+            partition=partition.partition,
+        )
+        for index, event in enumerate(events)
+    ]
+
+
+def a_state(expected: int = 0, *, partition: Partition = PLACED, **fields: object) -> PartitionState:
+    """A held partition whose reading began where it is expected to go on."""
+    return PartitionState(partition, 1, expected, expected, **({"sought": expected} | fields))
+
+
+def a_chunk(
+    offsets: Sequence[int], *, malformed: Sequence[int] = (), first: int | None = None, partition: Partition = PLACED
+) -> Chunk:
+    """A chunk of records at these offsets, some of them malformed; each event is its offset as text."""
+    records = [a_record(o, topic=partition.topic, partition=partition.partition) for o in offsets]
+    good = [o for o in offsets if o not in malformed]
+    return Chunk(
+        partition,
+        1,
+        offsets[0] if first is None else first,
+        offsets[-1] + 1,
+        list(records),
+        [f"event {o}" for o in good],
+        good,
+        [Malformed(r, "test", "because") for r in records if r.offset in malformed],
+    )
+
+
+def _decimal(value: object) -> Decimal | None:
+    return None if value is None else Decimal(str(value))

@@ -1,0 +1,65 @@
+"""Orders and cancellations as a shop would publish them: a test states only what matters to it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from counterfoil.ingest.records import Headers
+
+_numbers = itertools.count(1)
+_run = uuid.uuid4().hex[:6]
+
+
+@dataclass(frozen=True)
+class Message:
+    """A Kafka record to be sent: with a key its partition follows from it, unless one is given."""
+
+    value: bytes | None
+    key: bytes | None = None
+    headers: Headers = field(default=())
+    partition: int | None = None
+    timestamp_ms: int | None = None
+
+
+def order_ids(count: int) -> list[str]:
+    """Ids that no other test has."""
+    return [f"order-{_run}-{next(_numbers):06}" for _ in range(count)]
+
+
+def an_order(
+    *, order_id: str | None = None, codes: Sequence[object] = ("SPRING",), partition: int | None = None, **fields: Any
+) -> Message:
+    """An `order.placed` with these codes."""
+    order_id = order_ids(1)[0] if order_id is None else order_id
+    return a_message({"order_id": order_id, "codes": list(codes), **fields}, key=order_id, partition=partition)
+
+
+def orders(ids: Iterable[str], *, codes: Sequence[str] = ("SPRING",), partition: int | None = None) -> list[Message]:
+    """An order for each id, all with the same codes."""
+    return [an_order(order_id=order_id, codes=codes, partition=partition) for order_id in ids]
+
+
+def a_cancellation(order_id: str, **fields: Any) -> Message:
+    """An `order.canceled` of this order."""
+    return a_message({"order_id": order_id, **fields}, key=order_id)
+
+
+def a_malformed_order(*, partition: int | None = None) -> Message:
+    """An `order.placed` without the one field that it needs."""
+    return a_message({"codes": ["SPRING"]}, partition=partition)
+
+
+def a_message(payload: object, *, key: str | None = None, partition: int | None = None) -> Message:
+    """Anything as JSON, sent now."""
+    return Message(
+        json.dumps(payload).encode(),
+        None if key is None else key.encode(),
+        partition=partition,
+        timestamp_ms=int(time.time() * 1000),
+    )

@@ -1,0 +1,214 @@
+"""The topics of one test on a Kafka broker: make them, fill them, and know how far they reach."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from typing import Protocol, Self
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaError
+
+from support.factories import Message, orders
+from support.waiting import eventually
+
+
+class Kafka(Protocol):
+    """Anything with an address."""
+
+    @property
+    def bootstrap_servers(self) -> str: ...
+
+
+class Stream:
+    """The topics `placed` and `canceled` of one test; `ends` is by partition the offset after what was published."""
+
+    def __init__(self, kafka: Kafka, prefix: str) -> None:
+        self.kafka = kafka
+        self.placed = f"{prefix}order.placed"
+        self.canceled = f"{prefix}order.canceled"
+        self.group = f"{prefix}group"
+        self.ends: dict[tuple[str, int], int] = {}
+        self._producer: AIOKafkaProducer | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.disconnect()
+
+    async def create(self, *, partitions: int = 3) -> None:
+        """Make both topics."""
+        async with self.admin() as admin:
+            await _create(admin, [self.placed, self.canceled], partitions)
+
+    async def recreate(self, topic: str, *, partitions: int) -> None:
+        """Delete a topic and make it again, empty; what was published to it is forgotten here too."""
+        await self.disconnect()
+        async with self.admin() as admin:
+            await admin.delete_topics([topic])
+            await eventually(lambda: _is_gone(admin, topic), every=0.1)
+            await _create(admin, [topic], partitions)
+        self.ends = {place: end for place, end in self.ends.items() if place[0] != topic}
+
+    async def publish(self, *messages: Message, topic: str | None = None) -> list[tuple[int, int]]:
+        """Send to `placed`, or to another topic; the partition and offset of each, once Kafka has them all."""
+        topic = topic or self.placed
+        producer = await self._connected()
+        futures = [await _send(producer, topic, message) for message in messages]
+        places = [(answer.partition, answer.offset) for answer in [await future for future in futures]]
+        for partition, offset in places:
+            self._reached(topic, partition, offset)
+        return places
+
+    async def publish_stubbornly(self, messages: Sequence[Message]) -> None:
+        """Send, and send again whatever Kafka has not acknowledged, for as long as that takes."""
+        while True:
+            try:
+                async with asyncio.timeout(15):
+                    await self.publish(*messages)
+            except (KafkaError, OSError, TimeoutError):
+                await self.disconnect()
+            else:
+                return
+
+    async def publish_in_transaction(self, *messages: Message, abort: bool = False) -> None:
+        """Send in one transaction of a producer of its own, and commit it or abort it."""
+        producer = AIOKafkaProducer(
+            bootstrap_servers=self.kafka.bootstrap_servers, transactional_id=f"{self.placed}.producer"
+        )
+        async with producer:
+            await producer.begin_transaction()
+            futures = [await _send(producer, self.placed, message) for message in messages]
+            answers = [await future for future in futures]
+            await (producer.abort_transaction() if abort else producer.commit_transaction())
+        for answer in answers if not abort else ():
+            self._reached(self.placed, answer.partition, answer.offset)
+
+    async def disconnect(self) -> None:
+        """Let go of the producer; the next publishing makes another."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            with contextlib.suppress(KafkaError, OSError, TimeoutError):
+                async with asyncio.timeout(10):
+                    await producer.stop()
+
+    async def committed(self) -> dict[tuple[str, int], int]:
+        """The group's committed offsets in Kafka."""
+        async with self.admin() as admin:
+            found = await admin.list_consumer_group_offsets(self.group)
+        return {(place.topic, place.partition): meta.offset for place, meta in found.items() if meta.offset >= 0}
+
+    async def log_ends(self) -> dict[tuple[str, int], int]:
+        """Where the log of each partition ends, markers and aborted records included."""
+        async with AIOKafkaConsumer(bootstrap_servers=self.kafka.bootstrap_servers) as consumer:
+            places = [
+                TopicPartition(topic, partition)
+                for topic in (self.placed, self.canceled)
+                for partition in consumer.partitions_for_topic(topic) or await _partitions(consumer, topic)
+            ]
+            return {(p.topic, p.partition): end for p, end in (await consumer.end_offsets(places)).items()}
+
+    @contextlib.asynccontextmanager
+    async def admin(self) -> AsyncIterator[AIOKafkaAdminClient]:
+        """A connected admin client."""
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.kafka.bootstrap_servers)
+        try:
+            await admin.start()
+            yield admin
+        finally:
+            await admin.close()
+
+    async def _connected(self) -> AIOKafkaProducer:
+        if self._producer is None:
+            producer = AIOKafkaProducer(bootstrap_servers=self.kafka.bootstrap_servers, acks="all", linger_ms=2)
+            try:
+                await producer.start()
+            except BaseException:
+                await producer.stop()
+                raise
+            self._producer = producer
+        return self._producer
+
+    def _reached(self, topic: str, partition: int, offset: int) -> None:
+        place = (topic, partition)
+        self.ends[place] = max(self.ends.get(place, 0), offset + 1)
+
+
+class Traffic:
+    """Orders that keep coming while something is broken: `ids` are those that Kafka has acknowledged."""
+
+    def __init__(self, stream: Stream, ids: Iterable[str], *, chunk: int = 50, pause: float = 0.05) -> None:
+        self._stream = stream
+        self._ids = list(ids)
+        self._chunk = chunk
+        self._pause = pause
+        self._enough = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self.ids: list[str] = []
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._flow())
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        assert self._task is not None
+        if kind is not None:
+            self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=kind is not None)
+
+    async def reached(self, count: int, deadline: float = 60.0) -> None:
+        """Wait until that many were acknowledged."""
+        await eventually(lambda: len(self.ids) >= min(count, len(self._ids)), deadline=deadline)
+
+    def enough(self) -> None:
+        """Send no more."""
+        self._enough.set()
+
+    async def _flow(self) -> None:
+        for start in range(0, len(self._ids), self._chunk):
+            if self._enough.is_set():
+                return
+            ids = self._ids[start : start + self._chunk]
+            await self._stream.publish_stubbornly(orders(ids))
+            self.ids += ids
+            await asyncio.sleep(self._pause)  # a flow, not a flood
+
+
+Publish = Callable[..., object]
+
+
+async def _send(producer: AIOKafkaProducer, topic: str, message: Message) -> asyncio.Future:  # type: ignore[type-arg]
+    return await producer.send(
+        topic,
+        message.value,
+        key=message.key,
+        partition=message.partition,
+        headers=list(message.headers) or None,
+        timestamp_ms=message.timestamp_ms,
+    )
+
+
+async def _create(admin: AIOKafkaAdminClient, topics: list[str], partitions: int) -> None:
+    answer = await admin.create_topics([NewTopic(topic, partitions, 1) for topic in topics])
+    refused = [error for error in answer.topic_errors if error[1] != 0]
+    assert not refused, refused
+    for topic in topics:
+        await eventually(lambda topic=topic: _has_leaders(admin, topic, partitions), every=0.05)
+
+
+async def _has_leaders(admin: AIOKafkaAdminClient, topic: str, partitions: int) -> bool:
+    (described,) = await admin.describe_topics([topic])
+    found = described["partitions"]
+    return len(found) == partitions and all(partition["leader"] >= 0 for partition in found)
+
+
+async def _is_gone(admin: AIOKafkaAdminClient, topic: str) -> bool:
+    return topic not in await admin.list_topics()
+
+
+async def _partitions(consumer: AIOKafkaConsumer, topic: str) -> set[int]:
+    await consumer._client._wait_on_metadata(topic)
+    return consumer.partitions_for_topic(topic) or set()

@@ -1,0 +1,245 @@
+"""Properties of decoding: no input escapes the rules, both lanes agree, and what is written reads back."""
+
+from __future__ import annotations
+
+import json
+import re
+from contextlib import suppress
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
+
+from counterfoil import events
+from counterfoil.errors import InvalidEvent
+from counterfoil.events import envelope, order_canceled, order_placed, rules
+from counterfoil.settings import CodeCase
+
+RECORD_MS = 1_767_261_600_000
+
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=8)
+    | st.sampled_from(
+        ["", " ", "A", " a", "\ud800", "\x00", "19.90", "1e3", "eur", "2026-01-01T10:00:00.123Z"]
+    )
+    | st.sampled_from(["order.placed", "order.canceled", "1.0", RECORD_MS, 1.5, "2025-06-01T10:00:00+02:00"])
+)
+LITERALS = ["1.50", "-0", "-0.0", "1E2", "1e-7", "0.1000000000000000055", "123456789012345678901234", "1e400"]
+scalars |= st.sampled_from([f"@{literal}" for literal in LITERALS])  # numbers that json.dumps never writes
+
+codes = st.sampled_from(["A", "a", " A ", "B", "", None, "\u00e9", "e\u0301"])
+rewards = st.none() | st.integers(0, 5) | st.sampled_from(["0.5", 1.25, "x"])
+promotions = st.fixed_dictionaries({"code": codes}, optional={"base_reward": rewards, "bonusAmount": rewards})
+lists_of = st.lists
+adjusted = st.fixed_dictionaries({}, optional={"adjustments": lists_of(st.none() | promotions, max_size=3)})
+
+SHAPES = {
+    "codes": lists_of(codes, max_size=4),
+    "promotions": lists_of(st.none() | promotions, max_size=4),
+    "promotion": promotions,
+    "cart": st.fixed_dictionaries({}, optional={"promotions": lists_of(promotions, max_size=3)}),
+    "items": lists_of(adjusted, max_size=3),
+    "shippingMethods": lists_of(adjusted, max_size=3),
+    "discount_codes": lists_of(promotions, max_size=3),
+    "raw_total": st.fixed_dictionaries({}, optional={"value": scalars}),
+    "customer": st.fixed_dictionaries({}, optional={"id": scalars}),
+}
+PLAIN = [
+    *(
+        "order_id",
+        "orderId",
+        "id",
+        "timestamp",
+        "placed_at",
+        "createdAt",
+        "currency",
+        "currency_code",
+        "total",
+    ),
+    *(
+        "totalPrice",
+        "customer_id",
+        "email",
+        "shop_id",
+        "customerAddress",
+        "reason",
+        "cancelled_at",
+        "unknown",
+    ),
+    *("name", "eventName", "specversion", "type", "time"),
+]
+
+
+@st.composite
+def documents(draw):
+    """An order with fields of all kinds, mostly of the right shape, now and then in an envelope."""
+    keys = draw(st.lists(st.sampled_from([*PLAIN, *SHAPES]), unique=True, max_size=9))
+    document = {}
+    for key in keys:
+        odd = (
+            scalars
+            | st.lists(scalars, max_size=2)
+            | st.dictionaries(st.text(max_size=3), scalars, max_size=2)
+        )
+        usual = SHAPES.get(key, scalars)
+        document[key] = draw(odd if draw(st.integers(0, 11)) == 0 else usual)
+    if draw(st.integers(0, 4)):
+        document["id"] = draw(st.sampled_from(["o1", 7, " o1 "]))
+        document.setdefault("order_id", "o2")
+    if draw(st.integers(0, 4)) == 0:
+        return {
+            draw(st.sampled_from(["name", "specversion", "x"])): draw(scalars),
+            "data": document,
+            "time": "x",
+        }
+    return document
+
+
+def written(document) -> bytes:
+    """The document as JSON, `"@…"` being a number as it stands."""
+    return re.sub(r'"@([^"]+)"', r"\1", json.dumps(document)).encode()
+
+
+headers = st.lists(
+    st.tuples(st.sampled_from(["ce_time", "ce_type", "x"]), st.none() | st.binary(max_size=4)), max_size=2
+)
+
+LANES = [
+    (events.decode_order_placed, order_placed._opener),
+    (events.decode_order_canceled, order_canceled._opener),
+]
+
+
+def outcome(decode, value, **setting):
+    """The event with its normalised fields, or what it was refused for."""
+    changed: list[str] = []
+    try:
+        return decode(value, (), RECORD_MS, events.Rules(normalised=changed.append, **setting)), changed
+    except InvalidEvent as error:
+        return error.kind, error.field, error.rule
+
+
+@pytest.mark.parametrize(("decode", "opener"), LANES)
+@settings(max_examples=600, deadline=None)
+@given(document=documents(), code_case=st.sampled_from(CodeCase))
+def test_both_lanes_give_the_same_answer(decode, opener, document, code_case):
+    value = written(document)
+    fast = outcome(decode, value, code_case=code_case)
+    with pytest.MonkeyPatch.context() as patch:
+
+        def refuse(_text):
+            raise RecursionError  # what sends a document to the careful lane
+
+        patch.setattr(opener, "_decode", refuse)
+        careful = outcome(decode, value, code_case=code_case)
+    assert fast == careful
+
+
+@pytest.mark.parametrize(("decode", "opener"), LANES)
+@settings(max_examples=400, deadline=None)
+@given(document=documents(), code_case=st.sampled_from(CodeCase))
+def test_a_decoded_event_reads_back_the_same(decode, opener, document, code_case):
+    try:
+        event = decode(written(document), (), RECORD_MS, events.Rules(code_case=code_case))
+    except InvalidEvent:
+        assume(False)
+    again = decode(event.to_json(), (), RECORD_MS, events.Rules(code_case=code_case))
+    assert again == event
+    assert type(again) is type(event)
+    assert again.timestamp.tzinfo is UTC
+
+
+@pytest.mark.parametrize(("decode", "opener"), LANES)
+@settings(max_examples=300, deadline=None)
+@given(value=st.none() | st.binary(max_size=64), sent=headers, timestamp_ms=st.integers(-(2**63), 2**63 - 1))
+@example(value=b'{"id":"o1"}', sent=[], timestamp_ms=2**63 - 1)
+@example(value=b'{"id":"o1","timestamp":"2026-01-01T10:00:00.123Z"}', sent=[], timestamp_ms=2**63 - 1)
+def test_no_bytes_raise_anything_else(decode, opener, value, sent, timestamp_ms):
+    with suppress(InvalidEvent):
+        decode(value, sent, timestamp_ms, events.Rules())
+
+
+@pytest.mark.parametrize(("decode", "opener"), LANES)
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_no_damaged_document_raises_anything_else(decode, opener, data):
+    value = bytearray(
+        json.dumps(data.draw(documents()), ensure_ascii=data.draw(st.booleans())).encode(errors="replace")
+    )
+    for _ in range(data.draw(st.integers(1, 3))):
+        value[data.draw(st.integers(0, len(value) - 1))] = data.draw(st.integers(0, 255))
+    with suppress(InvalidEvent):
+        decode(bytes(value), (), RECORD_MS, events.Rules())
+
+
+@settings(max_examples=200, deadline=None)
+@given(found=st.lists(codes, max_size=6), data=st.data())
+def test_codes_are_one_set_wherever_and_however_often_they_stand(found, data):
+    def decoded(listed):
+        document = {
+            "id": "o1",
+            "codes": listed[:2],
+            "discount_codes": [{"code": code} for code in listed[2:]],
+        }
+        return events.decode_order_placed(json.dumps(document).encode(), (), RECORD_MS, events.Rules()).codes
+
+    once = decoded(found)
+    assert len(set(once)) == len(once)
+    shuffled = data.draw(st.permutations(found + found))
+    assert sorted(decoded(shuffled)) == sorted(once)
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    text=st.text(max_size=12) | st.text(alphabet="ſßŉΐ\u0345\u0301\u0308ᾳΑι ", max_size=8),
+    case=st.sampled_from(CodeCase),
+)
+def test_a_normalised_code_is_not_changed_again(text, case):
+    try:
+        once = rules.code(text, "f", case, lambda _field: None)
+    except InvalidEvent:
+        assume(False)
+    changed: list[str] = []
+    assert rules.code(once, "f", case, changed.append) == once
+    assert changed == []
+
+
+RFC_3339 = re.compile(
+    r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])[Tt ]([01]\d|2[0-3]):[0-5]\d:([0-5]\d|60)(\.\d+)?"
+    r"([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)",
+    re.ASCII,
+)
+
+
+@settings(max_examples=1_000, deadline=None)
+@given(data=st.data())
+def test_no_time_is_kept_that_is_not_rfc_3339(data):
+    text = list(
+        data.draw(
+            st.sampled_from(
+                ["2025-06-11T20:31:42.123Z", "2025-06-11T20:31:42Z", "2025-06-11T20:31:42.1+05:30"]
+            )
+        )
+    )
+    for _ in range(data.draw(st.integers(0, 3))):
+        place = data.draw(st.integers(0, len(text) - 1))
+        text[place] = data.draw(st.sampled_from("0123456789-:.,TtZzW+ _٣") | st.characters())
+    value = "".join(text)
+    try:
+        moment = rules.event_time(value, "f", -1, lambda _field: None)
+    except InvalidEvent:
+        return
+    assert RFC_3339.fullmatch(value)
+    assert moment.tzinfo is UTC
+    assert moment >= datetime(2000, 1, 1, tzinfo=UTC)
+
+
+def test_the_careful_lane_reads_every_field_that_the_fast_lane_reads():
+    for opener in (order_placed._opener, order_canceled._opener):
+        known = set(opener.wire.__struct_encode_fields__)
+        assert set(envelope.EnvelopeFields.__struct_encode_fields__) <= known

@@ -1,0 +1,429 @@
+"""Each row of the contract's input rules, value by value."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+
+from counterfoil.errors import InvalidEvent
+from counterfoil.events import rules
+from counterfoil.events.rules import Number
+from counterfoil.settings import CodeCase
+
+RECORD_MS = 1_767_261_600_000  # 2026-01-01T10:00:00Z
+
+
+def kept(rule, value, *more):
+    """What the rule keeps, and whether it says that it changed the value."""
+    changed: list[str] = []
+    return rule(value, "f", *more, changed.append), bool(changed)
+
+
+def refusal(rule, value, *more) -> InvalidEvent:
+    with pytest.raises(InvalidEvent) as caught:
+        rule(value, "f", *more, lambda _field: None)
+    return caught.value
+
+
+UUID = "0190a1b2-0000-7000-8000-0123456789ab"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected", "changed"),
+    [
+        ("ord_1", "ord_1", False),
+        ("a b-c/#1071", "a b-c/#1071", False),
+        ("x" * 255, "x" * 255, False),
+        ("-" * 255, "-" * 255, False),
+        (0, "0", True),
+        (-(2**63), str(-(2**63)), True),
+        (2**63 - 1, str(2**63 - 1), True),
+        (" ord_1\n", "ord_1", True),
+        ("\u3000ord_1\u2028", "ord_1", True),
+        ("e\u0301", "\u00e9", True),
+        ("\u00e9", "\u00e9", False),
+        (UUID, UUID, False),
+        (UUID.upper(), UUID, True),
+        (f" {UUID.upper()} ", UUID, True),
+        ("A" * 36, "A" * 36, False),
+        ("x" * 255 + " ", "x" * 255, True),
+        ("e\u0301" * 255, "\u00e9" * 255, True),
+        ("", None, False),
+        (" \t\u3000", None, False),
+        (None, None, False),
+    ],
+)
+def test_ids_kept(value, expected, changed):
+    assert kept(rules.identity, value) == (expected, changed)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        True,
+        1.0,
+        Number("1.0"),
+        [],
+        {},
+        2**63,
+        -(2**63) - 1,
+        "a\x00b",
+        "a\x1f",
+        "\x1fa",
+        "\x7f",
+        "a\x85b",
+        "a\u200bb",
+        "\ufeffa",
+        "a\u202eb",
+        "a\u2028b",
+        "a\u2029b",
+        "\ud800",
+        "a\tb",
+        "x" * 256,
+        "\u00e9" * 256,
+        "e\u0301" * 256,
+        "\U000e0001",
+    ],
+)
+def test_ids_refused(value):
+    error = refusal(rules.identity, value)
+    assert (error.kind, error.field) == ("invalid_field", "f")
+
+
+@pytest.mark.parametrize(
+    ("value", "case", "expected", "changed"),
+    [
+        ("SPRING", "keep", "SPRING", False),
+        ("spring", "keep", "spring", False),
+        ("spring", "upper", "SPRING", True),
+        ("SPRING", "upper", "SPRING", False),
+        (" SPRING\n", "keep", "SPRING", True),
+        ("e\u0301t\u00e9", "keep", "\u00e9t\u00e9", True),
+        ("e\u0301t\u00e9", "upper", "\u00c9T\u00c9", True),
+        ("stra\u00dfe", "upper", "STRASSE", True),
+        ("a\u200db", "keep", "a\u200db", False),
+        ("10% off", "keep", "10% off", False),
+        ("", "keep", None, False),
+        ("\u2003 ", "keep", None, False),
+        (None, "keep", None, False),
+        ("x" * 255, "keep", "x" * 255, False),
+    ],
+)
+def test_codes_kept(value, case, expected, changed):
+    for _ in range(2):  # the second time from memory
+        assert kept(rules.code, value, CodeCase(case)) == (expected, changed)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [1, True, 1.5, [], {}, "a\x00b", "\x1fa", "a\x85b", "a\u2028b", "a\ud800", "x" * 256, "e\u0301" * 600],
+)
+def test_codes_refused(value):
+    assert refusal(rules.code, value, CodeCase.KEEP).kind == "invalid_field"
+
+
+def test_a_code_that_grows_beyond_the_limit_in_capitals_is_refused():
+    assert kept(rules.code, "\u00df" * 200, CodeCase.KEEP)[0] == "\u00df" * 200
+    assert refusal(rules.code, "\u00df" * 200, CodeCase.UPPER).kind == "invalid_field"
+
+
+def test_codes_are_distinct_after_normalising_and_keep_their_order():
+    values = ["b", None, " a", "", "a", "B", "b"]
+    assert kept(rules.codes, values, CodeCase.KEEP)[0] == ["b", "a", "B"]
+    assert kept(rules.codes, values, CodeCase.UPPER)[0] == ["B", "A"]
+
+
+def test_a_thousand_distinct_codes_are_kept_and_one_more_is_refused():
+    values = [f"c{n}" for n in range(1_000)]
+    assert len(kept(rules.codes, values + values, CodeCase.KEEP)[0]) == 1_000
+    assert "1000 distinct" in refusal(rules.codes, [*values, "more"], CodeCase.KEEP).rule
+
+
+def test_memory_of_codes_is_bounded():
+    for n in range(10_000):
+        rules.code(f"flood{n}", "f", CodeCase.KEEP, lambda _field: None)
+    assert len(rules._known_codes) <= 4_096
+    rules.code(" " * 100_000 + "far", "f", CodeCase.KEEP, lambda _field: None)
+    assert max(map(len, rules._known_codes)) <= 255
+
+
+@pytest.mark.parametrize(
+    ("value", "expected", "changed"),
+    [
+        (0, "0", False),
+        (12, "12", False),
+        (10**14 - 1, "99999999999999", False),
+        (Number("12.50"), "12.50", False),
+        (Number("0.1000000"), "0.1", False),
+        (Number("1e3"), "1000", False),
+        (Number("1.5E+2"), "150", False),
+        (Number("1e-6"), "0.000001", False),
+        (Number("-0.0"), "0", False),
+        (Number("0e999999999999"), "0", False),
+        (Number("0." + "0" * 100 + "1e101"), "1", False),
+        (Number("1.0000005"), "1", True),
+        (Number("1.0000015"), "1.000002", True),
+        (Number("1.00000050000001"), "1.000001", True),
+        (Number("5e-7"), "0", True),
+        (Number("5.1e-7"), "0.000001", True),
+        (Number("1e-400000000000000000000"), "0", True),
+        (Number("99999999999999.9999994"), "99999999999999.999999", True),
+        ("12.50", "12.50", True),
+        ("-0.00", "0", True),
+        ("007.5", "7.5", True),
+        ("1.0000005", "1", True),
+        ("0." + "9" * 100_000, "1", True),
+        (None, None, False),
+    ],
+)
+def test_money_kept(value, expected, changed):
+    amount, said = kept(rules.money, value)
+    assert amount == (None if expected is None else Decimal(expected))
+    assert said == changed
+    if amount is not None:
+        assert amount.is_finite()
+        assert not amount.is_signed()
+        assert -6 <= amount.as_tuple().exponent <= 0
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        -1,
+        10**14,
+        10**30,
+        True,
+        [],
+        {},
+        Number("-0.01"),
+        Number("1e14"),
+        Number("1E131072"),
+        Number("1e999999999999999999999999"),
+        Number("-1e-400000"),
+        Number("99999999999999.9999995"),
+        "",
+        " ",
+        " 1",
+        "1 ",
+        "1 000",
+        "1_000",
+        "1,50",
+        "1e3",
+        "+1",
+        "-1",
+        ".5",
+        "5.",
+        "0x10",
+        "NaN",
+        "Infinity",
+        "\u0661\u0662",
+        "\uff11",
+        "\u00b2",
+        "1\n",
+        "12.50 EUR",
+        "100000000000000",
+        "1\ud800",
+    ],
+)
+def test_money_refused(value):
+    assert refusal(rules.money, value).kind == "invalid_field"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected", "changed"),
+    [
+        ("USD", "USD", False),
+        ("eur", "EUR", True),
+        (" Chf\n", "CHF", True),
+        (None, None, False),
+    ],
+)
+def test_currencies_kept(value, expected, changed):
+    for _ in range(2):
+        assert kept(rules.currency, value) == (expected, changed)
+
+
+@pytest.mark.parametrize(
+    "value", ["", " ", "US", "USDT", "U$D", "u\u017fd", "\u0131sk", "\uff35SD", 840, [], True]
+)
+def test_currencies_refused(value):
+    assert refusal(rules.currency, value).kind == "invalid_field"
+
+
+def at(*parts: int) -> datetime:
+    return datetime(*parts, tzinfo=UTC)  # type: ignore[misc, arg-type]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected", "changed"),
+    [
+        ("2026-01-01T10:00:00.123Z", at(2026, 1, 1, 10, 0, 0, 123_000), False),
+        ("2026-01-01T00:00:00.123Z", at(2026, 1, 1, 0, 0, 0, 123_000), False),
+        ("2026-01-01T10:00:00Z", at(2026, 1, 1, 10), False),
+        ("2026-01-01t10:00:00z", at(2026, 1, 1, 10), False),
+        ("2026-01-01 10:00:00.5+00:00", at(2026, 1, 1, 10, 0, 0, 500_000), False),
+        ("2025-01-23T23:10:15-05:00", at(2025, 1, 24, 4, 10, 15), False),
+        ("2025-01-23T23:10:15.000001+05:30", at(2025, 1, 23, 17, 40, 15, 1), False),
+        ("2025-01-23T23:10:15-00:00", at(2025, 1, 23, 23, 10, 15), False),
+        ("2026-01-01T10:00:00.123456999Z", at(2026, 1, 1, 10, 0, 0, 123_456), True),
+        ("2000-01-01T00:00:00Z", at(2000, 1, 1), False),
+        ("2024-02-29T00:00:00Z", at(2024, 2, 29), False),
+        ("2026-01-02T10:00:00Z", at(2026, 1, 2, 10), False),
+        (946_684_800_000, at(2000, 1, 1), True),
+        (RECORD_MS + 1, at(2026, 1, 1, 10, 0, 0, 1_000), True),
+        ("2016-12-31T23:59:60Z", at(2017, 1, 1), True),
+        ("2016-12-31T23:59:60.250Z", at(2017, 1, 1, 0, 0, 0, 250_000), True),
+        ("2017-01-01T05:29:60+05:30", at(2017, 1, 1), True),
+        ("2015-06-30T18:59:60-05:00", at(2015, 7, 1), True),
+        ("2005-12-31T23:59:60Z", at(2006, 1, 1), True),
+        ("2008-12-31T23:59:60Z", at(2009, 1, 1), True),
+        ("2012-06-30T23:59:60Z", at(2012, 7, 1), True),
+    ],
+)
+def test_times_kept(value, expected, changed):
+    for _ in range(2):
+        found, said = kept(lambda v, f, n: rules.event_time(v, f, RECORD_MS, n), value)
+        assert (found, said) == (expected, changed)
+        assert found.tzinfo is UTC
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        "2026-01-01",
+        "2026-01-01T10:00:00",
+        "2026-01-01T10:00:00.123",
+        "2026-01-01T10:00Z",
+        "20260101T100000Z",
+        "2026-W01-1T10:00:00.00Z",
+        "2026-01-01T10:00:00,123Z",
+        "2026-01-01T10:00:00.Z",
+        "2026-01-01T10:00:00.12 Z",
+        "2026-01-01T10:00:0\u0661.123Z",
+        " 2026-01-01T10:00:00Z",
+        "2026-01-01T10:00:00Z\n",
+        "2026-01-01T10:00:00 Z",
+        "2026-01-01_10:00:00Z",
+        "2026-01-01T10:00:00+0100",
+        "2026-01-01T10:00:00+01",
+        "2026-01-01T10:00:00+24:00",
+        "2026-01-01T10:00:00+01:60",
+        "2026-13-01T10:00:00Z",
+        "2026-13-01T10:00:00.000Z",
+        "2025-02-29T10:00:00.000Z",
+        "2025-12-31T24:00:00Z",
+        "2025-12-31T24:00:00.000Z",
+        "2025-12-31T23:60:00.000Z",
+        "2025-12-31T23:59:61.000Z",
+        "2025-12-31T23:59:60.000Z",
+        "2017-06-30T23:59:60Z",
+        "2016-12-31T22:59:60Z",
+        "2016-12-31T23:58:60Z",
+        "2016-12-31T23:59:60+01:00",
+        "1999-12-31T23:59:59.999Z",
+        "0000-01-01T00:00:00Z",
+        "9999-12-31T23:59:59-01:00",
+        "2026-01-02T10:00:00.001Z",
+        "2026-01-02T10:00:01Z",
+        "1767261600000",
+        "now",
+        "\ud800",
+        1_767_261_600,
+        946_684_799_999,
+        RECORD_MS + 86_400_001,
+        4_102_444_800_001,
+        True,
+        1_767_261_600_000.0,
+        Number("1767261600000.0"),
+        Number("1767261600e3"),
+        [],
+        {},
+    ],
+)
+def test_times_refused(value):
+    for _ in range(2):
+        error = refusal(lambda v, f, n: rules.event_time(v, f, RECORD_MS, n), value)
+        assert error.kind == "invalid_field"
+
+
+def test_a_day_ahead_of_the_record_is_exact_to_the_microsecond_within_any_hour():
+    for offset in (0, 1, 1_799_999, 3_599_999):
+        record_ms = RECORD_MS + offset
+        latest = rules.instant(record_ms) + timedelta(days=1)
+        text = latest.replace(tzinfo=None).isoformat(timespec="microseconds")
+        assert rules.event_time(f"{text}Z", "f", record_ms, lambda _field: None) == latest
+        later = (latest + timedelta(microseconds=1)).replace(tzinfo=None).isoformat(timespec="microseconds")
+        with pytest.raises(InvalidEvent):
+            rules.event_time(f"{later}Z", "f", record_ms, lambda _field: None)
+
+
+def test_a_record_without_timestamp_sets_no_upper_bound():
+    moment, _ = kept(lambda v, f, n: rules.event_time(v, f, -1, n), "2099-01-01T00:00:00.000Z")
+    assert moment == at(2099, 1, 1)
+
+
+def test_missing_time_is_the_records():
+    assert kept(rules.record_time, RECORD_MS) == (at(2026, 1, 1, 10), True)
+
+
+@pytest.mark.parametrize(
+    ("record_ms", "kind"), [(-1, "missing_field"), (0, "invalid_field"), (2**62, "invalid_field")]
+)
+def test_missing_time_without_a_sensible_record_time_is_refused(record_ms, kind):
+    assert refusal(rules.record_time, record_ms).kind == kind
+
+
+@pytest.mark.parametrize(
+    ("value", "expected", "changed"),
+    [
+        ("buyer@example.com", "buyer@example.com", False),
+        ("a\x00b\nc\x7fd\x9fe", "abcde", True),
+        ("a\ud800b", "a\ufffdb", True),
+        ("x" * 1_024, "x" * 1_024, False),
+        ("x" * 1_025, "x" * 1_024, True),
+        ("\x00" + "é" * 1_024, "é" * 1_024, True),
+        ("Straße 1, 東京 \u202e", "Straße 1, 東京 \u202e", False),
+        ("", None, False),
+        ("\x00", None, True),
+        (None, None, False),
+    ],
+)
+def test_free_text_kept(value, expected, changed):
+    assert kept(rules.free_text, value) == (expected, changed)
+
+
+@pytest.mark.parametrize("value", [1, True, [], {}, Number("1.5")])
+def test_free_text_refused(value):
+    assert refusal(rules.free_text, value).kind == "invalid_field"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected", "changed"),
+    [(b"{}", b"{}", False), ("é".encode(), "é".encode(), False), (b"\xef\xbb\xbf{}", b"{}", True)],
+)
+def test_bytes_kept(value, expected, changed):
+    said: list[str] = []
+    assert rules.text_bytes(value, 10, said.append) == expected
+    assert bool(said) == changed
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        (None, "empty"),
+        (b"", "empty"),
+        (b"\xef\xbb\xbf", "empty"),
+        (b"x" * 11, "too_large"),
+        (b"\xff", "not_utf8"),
+        (b"\xed\xa0\x80", "not_utf8"),
+        (b"\xc0\x80", "not_utf8"),
+        (b"\xff\xfe{\x00}\x00", "not_utf8"),
+    ],
+)
+def test_bytes_refused(value, kind):
+    with pytest.raises(InvalidEvent) as caught:
+        rules.text_bytes(value, 10, lambda _field: None)
+    assert caught.value.kind == kind
