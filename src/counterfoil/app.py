@@ -16,7 +16,7 @@ from counterfoil.api.auth import check_exposure
 from counterfoil.api.server import HttpServer, build_app
 from counterfoil.coupons.routes import adjust_affiliate_coupon, list_affiliate_coupons
 from counterfoil.database.migrate import available, migrate, migration_status
-from counterfoil.database.pool import UNREACHABLE, create_pool, database_address, one_line
+from counterfoil.database.pool import UNREACHABLE, create_pool, database_address, migrator_address, one_line
 from counterfoil.database.watch import watch_database
 from counterfoil.errors import DependencyUnreachable, HaltingFailure, SchemaMismatch
 from counterfoil.ingest.road import Road
@@ -78,7 +78,7 @@ class Worker:
         self._stopping.set()
 
     async def _work(self, pool: asyncpg.Pool) -> None:
-        if not await self._schema_is_ready():
+        if not await self._schema_is_ready(pool):
             return
         road = self._road(pool) if "ingest" in self.roles else None
         in_trouble = (lambda: road.pipeline.in_trouble) if road else (lambda: False)
@@ -148,12 +148,12 @@ class Worker:
             except (TimeoutError, *UNREACHABLE):
                 pool.terminate()
 
-    async def _schema_is_ready(self) -> bool:
+    async def _schema_is_ready(self, pool: asyncpg.Pool) -> bool:
         """Migrate, or wait until somebody has; False when the worker is told to stop before that."""
         check = self.health.check("database")
         while not self._stopping.is_set():
             try:
-                if await self._migrate():
+                if await self._migrate(pool):
                     check.passed()
                     return True
                 check.failed("the schema is behind; run `counterfoil migrate`")
@@ -170,18 +170,15 @@ class Worker:
                 await asyncio.wait_for(self._stopping.wait(), RETRY_S)
         return False
 
-    async def _migrate(self) -> bool:
+    async def _migrate(self, pool: asyncpg.Pool) -> bool:
         """Apply what is due where we may; True when nothing is due any more."""
         settings = self.settings
         if settings.migrate_on_start:
-            address = settings.migrate_database_url or settings.database_url
-            assert address is not None
-            applied = await migrate(address.get_secret_value(), settings.db_schema)
+            applied = await migrate(migrator_address(settings), settings.db_schema)
             if applied:
                 log.info("migrated", applied=applied)
             return True
-        assert self._pool is not None
-        async with self._pool.acquire() as connection:
+        async with pool.acquire() as connection:
             states = await migration_status(connection, settings.db_schema)
         return len([s for s in states if s.applied_at]) == len(available())
 

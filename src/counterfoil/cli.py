@@ -29,7 +29,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-dead_letters = typer.Typer(help="Records that could not be counted: look at them, and try again.", no_args_is_help=True)
+dead_letters = typer.Typer(
+    help="Records that could not be counted: look at them, and try again.", no_args_is_help=True
+)
 app.add_typer(dead_letters, name="dead-letters")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -55,7 +57,7 @@ def _fail(error: Exception, code: int) -> None:
     sys.exit(code)
 
 
-def _version(value: bool) -> None:  # noqa: FBT001 - Typer's callback
+def _version(value: bool) -> None:
     if value:
         print(f"counterfoil {__version__}")
         raise typer.Exit
@@ -76,7 +78,8 @@ def run(
         bool, typer.Option("--embedded", help="Start PostgreSQL and a Kafka broker from wheels, too.")
     ] = False,
     only: Annotated[
-        str | None, typer.Option(help="Roles of this process, comma-separated: ingest,notify,relay,schedule,http.")
+        str | None,
+        typer.Option(help="Roles of this process, comma-separated: ingest,notify,relay,schedule,http."),
     ] = None,
 ) -> None:
     """Run the worker until SIGTERM or Ctrl-C."""
@@ -107,7 +110,9 @@ def bench(
 
 @app.command()
 def migrate(
-    status: Annotated[bool, typer.Option("--status", help="Only say what is applied; exit 1 when something is due.")] = False,
+    status: Annotated[
+        bool, typer.Option("--status", help="Only say what is applied; exit 1 when something is due.")
+    ] = False,
     baseline: Annotated[
         bool, typer.Option("--baseline", help="Adopt tables that were made from the same SQL by hand.")
     ] = False,
@@ -120,20 +125,28 @@ def migrate(
     if status:
         states = commands.migration_states(settings)
         _print_rows(
-            [{"migration": s.name, "applied_at": s.applied_at} for s in states], as_json=as_json, title="Migrations"
+            [{"migration": s.name, "applied_at": s.applied_at} for s in states],
+            as_json=as_json,
+            title="Migrations",
         )
         sys.exit(EXIT_FOUND if any(s.applied_at is None for s in states) else 0)
     applied = commands.migrate(settings, baseline=baseline)
     if as_json:
         _print_json({"applied": applied, "baseline": baseline})
     else:
-        print(f"{'adopted' if baseline else 'applied'}: {', '.join(applied)}" if applied else "nothing is due")
+        print(
+            f"{'adopted' if baseline else 'applied'}: {', '.join(applied)}" if applied else "nothing is due"
+        )
 
 
 @app.command()
 def publish(
-    topic: Annotated[str, typer.Argument(help="The topic, by its default name: order.placed, order.canceled.")],
-    file: Annotated[Path | None, typer.Argument(help="JSON lines; standard input when left out or `-`.")] = None,
+    topic: Annotated[
+        str, typer.Argument(help="The topic, by its default name: order.placed, order.canceled.")
+    ],
+    file: Annotated[
+        Path | None, typer.Argument(help="JSON lines; standard input when left out or `-`.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the lines, and publish nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -153,7 +166,9 @@ def publish(
 
 @app.command()
 def verify(
-    repair: Annotated[bool, typer.Option("--repair", help="Set what has drifted to what the ledgers say.")] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Set what has drifted to what the ledgers say.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Recount every counter from its ledger; exit 1 when one is wrong."""
@@ -172,12 +187,14 @@ def verify(
 
 
 Topic = Annotated[str | None, typer.Option(help="Only of this topic.")]
-Kind = Annotated[str | None, typer.Option("--reason", help="Only of this kind, such as invalid_field or not_json.")]
+Kind = Annotated[
+    str | None, typer.Option("--reason", help="Only of this kind, such as invalid_field or not_json.")
+]
 Since = Annotated[datetime | None, typer.Option(help="Only first seen since then (UTC).")]
 
 
 @dead_letters.command("list")
-def list_dead_letters(
+def list_dead_letters(  # noqa: PLR0913, PLR0917 - one parameter an option
     topic: Topic = None,
     reason: Kind = None,
     since: Since = None,
@@ -196,7 +213,9 @@ def list_dead_letters(
 
 
 @dead_letters.command("show")
-def show_dead_letter(letter_id: Annotated[int, typer.Argument(metavar="ID")], as_json: AsJson = False) -> None:
+def show_dead_letter(
+    letter_id: Annotated[int, typer.Argument(metavar="ID")], as_json: AsJson = False
+) -> None:
     """Show one parked record: its bytes, its reason, and what the rules would make of it now."""
     from counterfoil import commands  # noqa: PLC0415
 
@@ -207,13 +226,19 @@ def show_dead_letter(letter_id: Annotated[int, typer.Argument(metavar="ID")], as
     if as_json:
         _print_json(letter)
     else:
-        _print_rows([{"field": k, "value": v} for k, v in letter.items()], as_json=False, title=f"Dead letter {letter_id}")
+        _print_rows(
+            [{"field": k, "value": v} for k, v in letter.items()],
+            as_json=False,
+            title=f"Dead letter {letter_id}",
+        )
 
 
 @dead_letters.command("retry")
-def retry_dead_letters(
+def retry_dead_letters(  # noqa: PLR0913, PLR0917 - one parameter an option
     ids: Annotated[list[int] | None, typer.Argument(metavar="[ID]...", help="Which; or use --all.")] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Every unresolved one that the filters leave.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Every unresolved one that the filters leave.")
+    ] = False,
     topic: Topic = None,
     reason: Kind = None,
     since: Since = None,

@@ -19,6 +19,7 @@ from pydantic import SecretStr
 
 from counterfoil.database import counters, pool
 from counterfoil.database import migrate as migrations
+from counterfoil.database.connection import Connection
 from counterfoil.database.queries import sql
 from counterfoil.errors import DependencyUnreachable, InvalidEvent, InvalidSetting, SchemaMismatch
 from counterfoil.events import EVENT_TYPES, Rules
@@ -37,7 +38,7 @@ IN_FLIGHT = 2_000
 """Records handed to the producer before their acknowledgements are awaited."""
 
 
-def with_connection(settings: Settings, work: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
+def with_connection(settings: Settings, work: Callable[[Connection], Awaitable[T]]) -> T:
     """Run some work on one connection; raises DependencyUnreachable or SchemaMismatch in one line."""
 
     async def connected() -> T:
@@ -60,11 +61,13 @@ def with_connection(settings: Settings, work: Callable[[asyncpg.Connection], Awa
 
 def migrate(settings: Settings, *, baseline: bool) -> list[str]:
     """Apply what is due with the migrator's address, or the worker's; answers the names."""
-    address = (settings.migrate_database_url or SecretStr(pool.database_address(settings))).get_secret_value()
+    address = pool.migrator_address(settings)
     try:
         return asyncio.run(migrations.migrate(address, settings.db_schema, baseline=baseline))
     except (*pool.UNREACHABLE, asyncpg.PostgresError) as error:
-        raise DependencyUnreachable(f"PostgreSQL at {masked_address(address)}: {pool.one_line(error)}") from error
+        raise DependencyUnreachable(
+            f"PostgreSQL at {masked_address(address)}: {pool.one_line(error)}"
+        ) from error
 
 
 def migration_states(settings: Settings) -> list[migrations.MigrationState]:
@@ -77,7 +80,9 @@ def migration_states(settings: Settings) -> list[migrations.MigrationState]:
 
 def publish(settings: Settings, topic: str, file: Path | None, *, dry_run: bool) -> dict[str, Any]:
     """Check every line, then publish them all; nothing is published when one is invalid."""
-    by_name = {name: name for name in settings.topics} | {topic: name for name, topic in settings.topics.items()}
+    by_name = {name: name for name in settings.topics} | {
+        topic: name for name, topic in settings.topics.items()
+    }
     if topic not in by_name:
         raise InvalidSetting(f"{topic}: no such topic; takes one of {', '.join(settings.topics)}")
     name = by_name[topic]
@@ -147,7 +152,7 @@ async def _publish(settings: Settings, name: str, lines: Iterable[bytes], keys: 
 def verify(settings: Settings, *, with_repair: bool) -> dict[str, Any]:
     """Recount every counter; with repair, put right what drifted and look again."""
 
-    async def work(connection: asyncpg.Connection) -> dict[str, Any]:
+    async def work(connection: Connection) -> dict[str, Any]:
         await connection.execute("SET statement_timeout = 0")
         checked = await counters.count_rows(connection, COUNTERS)
         drift = await counters.find_drift(connection, COUNTERS)
@@ -178,7 +183,7 @@ def list_dead_letters(  # noqa: PLR0913 - one argument a filter
 ) -> list[dict[str, Any]]:
     """Parked records, newest first, without their bytes."""
 
-    async def work(connection: asyncpg.Connection) -> list[dict[str, Any]]:
+    async def work(connection: Connection) -> list[dict[str, Any]]:
         rows = await connection.fetch(
             sql("list_dead_letters"), topic, kind, _utc(since), resolved, limit, offset
         )
@@ -190,7 +195,7 @@ def list_dead_letters(  # noqa: PLR0913 - one argument a filter
 def show_dead_letter(settings: Settings, letter_id: int) -> dict[str, Any] | None:
     """One parked record: its bytes as text and in hexadecimal, and what the rules make of it now."""
 
-    async def work(connection: asyncpg.Connection) -> dict[str, Any] | None:
+    async def work(connection: Connection) -> dict[str, Any] | None:
         row = await connection.fetchrow(sql("show_dead_letter"), letter_id)
         if row is None:
             return None
@@ -215,7 +220,7 @@ def retry_dead_letters(
 ) -> list[Retried]:
     """Send parked records down the road again, one transaction each."""
 
-    async def work(connection: asyncpg.Connection) -> list[Retried]:
+    async def work(connection: Connection) -> list[Retried]:
         wanted = ids or [
             row["id"] for row in await connection.fetch(sql("open_dead_letter_ids"), topic, kind, _utc(since))
         ]

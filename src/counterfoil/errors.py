@@ -18,8 +18,8 @@ class CounterfoilError(Exception):
     """Base of all errors that counterfoil raises on purpose."""
 
 
-class InvalidEvent(CounterfoilError):  # noqa: N818 - named for what it says, like ValueError's kin in the domain
-    """A record breaks an input rule; `kind` is a constant, `field` the JSON path ('' for the whole), `rule` what it takes."""
+class InvalidEvent(CounterfoilError):
+    """A record breaks an input rule: `kind` is a constant, `field` a JSON path or '', `rule` what the field takes."""
 
     def __init__(self, kind: str, field: str, rule: str) -> None:
         super().__init__(f"{field}: {rule}" if field else rule)
@@ -28,27 +28,27 @@ class InvalidEvent(CounterfoilError):  # noqa: N818 - named for what it says, li
         self.rule = rule
 
 
-class InvalidSetting(CounterfoilError):  # noqa: N818
+class InvalidSetting(CounterfoilError):
     """A setting has a value it does not take; the message is one line that names the variable."""
 
 
-class DependencyUnreachable(CounterfoilError):  # noqa: N818
+class DependencyUnreachable(CounterfoilError):
     """Kafka or PostgreSQL did not answer; the message names which, where, and why."""
 
 
-class SchemaMismatch(CounterfoilError):  # noqa: N818
+class SchemaMismatch(CounterfoilError):
     """The database holds tables or migrations that are not ours; the message says which and what to do."""
 
 
-class TransientFailure(CounterfoilError):  # noqa: N818
+class TransientFailure(CounterfoilError):
     """The database cannot take the batch now; the same batch is due again."""
 
 
-class PoisonRecord(CounterfoilError):  # noqa: N818
+class PoisonRecord(CounterfoilError):
     """The database refuses what a record says."""
 
 
-class HaltingFailure(CounterfoilError):  # noqa: N818
+class HaltingFailure(CounterfoilError):
     """Something only a person can mend: a missing table, a missing right, a bug of ours."""
 
 

@@ -20,5 +20,10 @@ def routes(settings: Settings) -> list[Route]:
     topics = settings.topics
     return [
         Route("order.canceled", topics["order.canceled"], decode_order_canceled, [RecordCancellations()]),
-        Route("order.placed", topics["order.placed"], decode_order_placed, [RecordCouponUsages(), RecordPromoUses()]),
+        Route(
+            "order.placed",
+            topics["order.placed"],
+            decode_order_placed,
+            [RecordCouponUsages(), RecordPromoUses()],
+        ),
     ]

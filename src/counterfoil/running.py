@@ -83,7 +83,9 @@ def _roles(only: str | None) -> tuple[str, ...]:
     roles = tuple(part.strip() for part in only.split(",") if part.strip())
     unknown = [role for role in roles if role not in ROLES]
     if unknown or not roles:
-        raise InvalidSetting(f"--only: takes one or more of {', '.join(ROLES)}; not {', '.join(unknown) or 'none'}")
+        raise InvalidSetting(
+            f"--only: takes one or more of {', '.join(ROLES)}; not {', '.join(unknown) or 'none'}"
+        )
     return roles
 
 
@@ -91,7 +93,7 @@ def _announce(settings: Settings, port: int) -> None:
     """Say what to do next, to a person; a log reader gets it as a log line."""
     host = f"[{settings.http_host}]" if ":" in settings.http_host else settings.http_host
     address = f"http://{host}:{port}"
-    if not settings.embedded or not sys.stderr.isatty() and settings.log_format == "json":
+    if not settings.embedded or (not sys.stderr.isatty() and settings.log_format == "json"):
         import structlog  # noqa: PLC0415
 
         structlog.get_logger("counterfoil").info("listening", address=address)

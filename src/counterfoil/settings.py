@@ -129,14 +129,20 @@ class Settings(BaseSettings):
         default=True, description="publish with an idempotent producer; the embedded broker knows none"
     )
     consumer_group: str = Field(
-        default="counterfoil", min_length=1, max_length=255, description="the consumer group of this deployment"
+        default="counterfoil",
+        min_length=1,
+        max_length=255,
+        description="the consumer group of this deployment",
     )
     consumers: Names = Field(
-        default=DEFAULT_TOPICS, description="which topics this worker reads, by default name: the feature switch"
+        default=DEFAULT_TOPICS,
+        description="which topics this worker reads, by default name: the feature switch",
     )
     topic_order_placed: str = _topic("order.placed")
     topic_order_canceled: str = _topic("order.canceled")
-    topic_partitions: int = Field(default=6, ge=1, le=10_000, description="partitions of a topic that we create")
+    topic_partitions: int = Field(
+        default=6, ge=1, le=10_000, description="partitions of a topic that we create"
+    )
 
     # The road of a record
     batch_max_records: int = Field(
@@ -163,7 +169,9 @@ class Settings(BaseSettings):
     # The database
     migrate_on_start: bool = Field(default=True, description="apply sql/ before the worker starts")
     database_timeout_s: Seconds = Field(
-        default=timedelta(seconds=30), gt=timedelta(0), description="a statement that takes longer is given up"
+        default=timedelta(seconds=30),
+        gt=timedelta(0),
+        description="a statement that takes longer is given up",
     )
 
     # HTTP
@@ -174,7 +182,9 @@ class Settings(BaseSettings):
     )
 
     # Telemetry
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", description="the least to log")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", description="the least to log"
+    )
     log_format: Literal["auto", "json", "console"] = Field(
         default="auto", description="JSON when piped and coloured lines on a terminal, or always one of them"
     )
@@ -196,7 +206,9 @@ class Settings(BaseSettings):
     def _known_topics(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         unknown = [name for name in value if name not in DEFAULT_TOPICS]
         if unknown or not value:
-            raise ValueError(f"takes one or more of {', '.join(DEFAULT_TOPICS)}; not {', '.join(unknown) or 'none'}")
+            raise ValueError(
+                f"takes one or more of {', '.join(DEFAULT_TOPICS)}; not {', '.join(unknown) or 'none'}"
+            )
         return tuple(dict.fromkeys(value))
 
     @field_validator("admin_token")
@@ -217,7 +229,10 @@ class Settings(BaseSettings):
     @property
     def topics(self) -> dict[str, str]:
         """Default topic name → the topic's name here, for every topic that is known."""
-        return {name: getattr(self, f"topic_{name.replace('.', '_').replace('-', '_')}") for name in DEFAULT_TOPICS}
+        return {
+            name: getattr(self, f"topic_{name.replace('.', '_').replace('-', '_')}")
+            for name in DEFAULT_TOPICS
+        }
 
     @property
     def consumed_topics(self) -> dict[str, str]:

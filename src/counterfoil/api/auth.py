@@ -26,6 +26,8 @@ FORMS = "forms"
 
 _AUTHORISED = "counterfoil_authorised"
 
+# The two guards below are coroutines because Litestar gives plain functions to a thread.
+
 
 def check_exposure(settings: Settings) -> None:
     """Raise InvalidSetting when the HTTP port would be open to other machines without a token."""
@@ -81,13 +83,15 @@ class Gate:
         )
 
 
-def require_authority(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+async def require_authority(
+    connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler
+) -> None:
     """The second look, after routing: only a handler marked public serves a request without authority."""
     if not connection.scope["state"].get(_AUTHORISED) and not handler.opt.get(PUBLIC):
         raise unauthorised()
 
 
-def require_json(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+async def require_json(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
     """A body must say that it is JSON: what a web page may send elsewhere without asking never does."""
     kind = connection.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json" and has_body(connection.scope["headers"]) and not handler.opt.get(FORMS):

@@ -117,11 +117,16 @@ def _allowed_methods(error: HTTPException) -> dict[str, str]:
 def _invalid_parameters(error: ValidationException) -> RequestError:
     found: Sequence[Any] = error.extra if isinstance(error.extra, list) else [error.extra]
     errors = [
-        {"field": str(entry.get("key", "")), "rule": str(entry.get("message", ""))}
+        {"field": _parameter_name(entry), "rule": str(entry.get("message", ""))}
         for entry in found
         if isinstance(entry, dict)
     ]
     return RequestError(422, "a parameter has a value that it does not take", errors=errors)
+
+
+def _parameter_name(entry: dict[str, Any]) -> str:
+    name = str(entry.get("key", ""))
+    return name.replace("_", "-").title() if entry.get("source") == "header" else name
 
 
 def _invalid_body(error: msgspec.ValidationError) -> RequestError:

@@ -6,10 +6,9 @@ import asyncio
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import asyncpg
-
 from counterfoil.coupons.rules import UsageKey, UsageRow, add_usages, orders_of
 from counterfoil.coupons.store import COUPON_USAGES
+from counterfoil.database.connection import Connection
 from counterfoil.database.facts import PLAN_SLICE, Facts, Outcome
 from counterfoil.database.ledger import Ledger
 from counterfoil.events import OrderPlaced
@@ -36,7 +35,7 @@ class RecordCouponUsages:
             await asyncio.sleep(0)
         return Usages(facts, sorted(rows.values()))  # same lock order in every worker
 
-    async def write(self, connection: asyncpg.Connection, plan: Usages) -> Outcome:
+    async def write(self, connection: Connection, plan: Usages) -> Outcome:
         """Write usages."""
         facts, rows = plan
         known = await self.ledger.write(connection, rows)

@@ -31,5 +31,7 @@ def add_usages(rows: dict[UsageKey, UsageRow], facts: Facts[OrderPlaced], start:
 def orders_of(facts: Facts[OrderPlaced], sources: set[tuple[int, int]]) -> set[int]:
     """The indexes of the orders that came from these (source id, offset)."""
     return {
-        index for index, source in enumerate(zip(facts.source_ids, facts.offsets, strict=True)) if source in sources
+        index
+        for index, source in enumerate(zip(facts.source_ids, facts.offsets, strict=True))
+        if source in sources
     }

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import asyncpg
-
+from counterfoil.database.connection import Connection
 from counterfoil.database.queries import sql
 
 
@@ -36,7 +35,7 @@ class Drift:
     counted: str
 
 
-async def find_drift(connection: asyncpg.Connection, counters: Sequence[Counter]) -> list[Drift]:
+async def find_drift(connection: Connection, counters: Sequence[Counter]) -> list[Drift]:
     """Recount every counter in one snapshot; what is found is looked at again in a second one.
 
     A snapshot is consistent on live traffic, except across a TRUNCATE: hence the second look.
@@ -48,7 +47,7 @@ async def find_drift(connection: asyncpg.Connection, counters: Sequence[Counter]
     return sorted(again[key] for d in first if (key := (d.table, d.key, d.counter)) in again)
 
 
-async def _look(connection: asyncpg.Connection, counters: Sequence[Counter]) -> list[Drift]:
+async def _look(connection: Connection, counters: Sequence[Counter]) -> list[Drift]:
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         return [
             Drift(counter.table, row["key"], row["counter"], row["stored"], row["counted"])
@@ -57,12 +56,12 @@ async def _look(connection: asyncpg.Connection, counters: Sequence[Counter]) -> 
         ]
 
 
-async def count_rows(connection: asyncpg.Connection, counters: Sequence[Counter]) -> dict[str, int]:
+async def count_rows(connection: Connection, counters: Sequence[Counter]) -> dict[str, int]:
     """Table → how many counters it holds."""
     return {counter.table: await connection.fetchval(sql(counter.size)) for counter in counters}
 
 
-async def repair(connection: asyncpg.Connection, counters: Sequence[Counter], drifts: Sequence[Drift]) -> int:
+async def repair(connection: Connection, counters: Sequence[Counter], drifts: Sequence[Drift]) -> int:
     """Set drifted rows to what their ledgers say, under live traffic; answers how many rows.
 
     The row is locked first and recounted in a fresh statement: what commits meanwhile is folded in after us.

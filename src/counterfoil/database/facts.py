@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
-import asyncpg
+from counterfoil.database.connection import Connection
 
 E = TypeVar("E")
 
@@ -49,6 +49,6 @@ class Handler(Protocol):
         """What these events ask to be written; lets the loop turn on the way."""
         ...
 
-    async def write(self, connection: asyncpg.Connection, plan: Any) -> Outcome:
+    async def write(self, connection: Connection, plan: Any) -> Outcome:
         """Write a plan; the caller owns the transaction."""
         ...

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 import asyncpg
 
+from counterfoil.database.connection import Connection
 from counterfoil.database.queries import sql
 
 Key: TypeAlias = tuple[Any, ...]
@@ -56,7 +57,7 @@ class Ledger:
         self._merges_due = 0
         self._key = itemgetter(*range(table.key_size))
 
-    async def write(self, connection: asyncpg.Connection, rows: Sequence[Row]) -> set[Key]:
+    async def write(self, connection: Connection, rows: Sequence[Row]) -> set[Key]:
         """Write rows, sorted by key and distinct in it; answer the keys of those that changed nothing.
 
         The caller owns the transaction.
@@ -68,7 +69,7 @@ class Ledger:
         self._remember(hashes)
         return unchanged
 
-    async def _write(self, connection: asyncpg.Connection, rows: Sequence[Row], hashes: list[int]) -> set[Key]:
+    async def _write(self, connection: Connection, rows: Sequence[Row], hashes: list[int]) -> set[Key]:
         if self._merges_due:
             self._merges_due -= 1
             return await self._merge(connection, rows)
@@ -84,7 +85,7 @@ class Ledger:
         self._merges_due = MERGES_AFTER_CONFLICT
         return await self._merge(connection, rows)
 
-    async def _known(self, connection: asyncpg.Connection, rows: Sequence[Row], hashes: list[int]) -> set[Key]:
+    async def _known(self, connection: Connection, rows: Sequence[Row], hashes: list[int]) -> set[Key]:
         """Those keys, of the ones seen of late, that are in the ledger."""
         recent, older = self._recent, self._older
         if recent.isdisjoint(hashes) and older.isdisjoint(hashes):
@@ -93,7 +94,7 @@ class Ledger:
         found = await connection.fetch(sql(self.table.find), *_columns(suspects, self.table.key_size))
         return {tuple(record) for record in found}
 
-    async def _copy(self, connection: asyncpg.Connection, rows: Sequence[Row]) -> bool:
+    async def _copy(self, connection: Connection, rows: Sequence[Row]) -> bool:
         if not rows:
             return True
         savepoint = connection.transaction()
@@ -108,7 +109,7 @@ class Ledger:
         await savepoint.commit()
         return True
 
-    async def _merge(self, connection: asyncpg.Connection, rows: Sequence[Row]) -> set[Key]:
+    async def _merge(self, connection: Connection, rows: Sequence[Row]) -> set[Key]:
         added = await connection.fetch(sql(self.table.insert), *_columns(rows, len(self.table.columns)))
         if len(added) == len(rows):
             self._merges_due = 0
@@ -120,7 +121,7 @@ class Ledger:
         replaced = await self._replace(connection, old)
         return {self._key(row) for row in old} - replaced
 
-    async def _replace(self, connection: asyncpg.Connection, rows: Sequence[Row]) -> set[Key]:
+    async def _replace(self, connection: Connection, rows: Sequence[Row]) -> set[Key]:
         if not rows or self.table.replace is None:
             return set()
         changed = await connection.fetch(sql(self.table.replace), *_columns(rows, len(self.table.columns)))

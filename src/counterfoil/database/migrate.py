@@ -13,6 +13,7 @@ from pathlib import Path
 
 import asyncpg
 
+from counterfoil.database.connection import Connection
 from counterfoil.database.files import sql_folder
 from counterfoil.errors import SchemaMismatch
 
@@ -69,15 +70,16 @@ async def migrate(dsn: str, schema: str = "public", *, baseline: bool = False) -
         await connection.close(timeout=5)
 
 
-async def migration_status(connection: asyncpg.Connection, schema: str) -> list[MigrationState]:
+async def migration_status(connection: Connection, schema: str) -> list[MigrationState]:
     """Each migration of the package and when it was applied."""
     applied = await _applied(connection, schema)
     return [
-        MigrationState(m.name, applied[m.name]["applied_at"] if m.name in applied else None) for m in available()
+        MigrationState(m.name, applied[m.name]["applied_at"] if m.name in applied else None)
+        for m in available()
     ]
 
 
-async def _migrate(connection: asyncpg.Connection, schema: str, *, baseline: bool) -> list[str]:
+async def _migrate(connection: Connection, schema: str, *, baseline: bool) -> list[str]:
     async with connection.transaction():
         # held to the end of the transaction: a second process waits here, and then finds nothing due
         await connection.execute("SELECT pg_advisory_xact_lock($1, $2)", *LOCK)
@@ -106,7 +108,7 @@ async def _migrate(connection: asyncpg.Connection, schema: str, *, baseline: boo
         return [m.name for m in due]
 
 
-async def _enter_schema(connection: asyncpg.Connection, schema: str) -> None:
+async def _enter_schema(connection: Connection, schema: str) -> None:
     exists = await connection.fetchval("SELECT to_regnamespace($1) IS NOT NULL", f'"{schema}"')
     if not exists:
         await connection.execute(f'CREATE SCHEMA "{schema}"')
@@ -114,14 +116,14 @@ async def _enter_schema(connection: asyncpg.Connection, schema: str) -> None:
     await connection.execute(f'SET LOCAL search_path TO "{schema}", pg_temp')
 
 
-async def _create_history(connection: asyncpg.Connection) -> None:
+async def _create_history(connection: Connection) -> None:
     await connection.execute(
         "CREATE TABLE IF NOT EXISTS counterfoil_migrations ("
         "name text PRIMARY KEY, checksum text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
     )
 
 
-async def _applied(connection: asyncpg.Connection, schema: str) -> dict[str, asyncpg.Record]:
+async def _applied(connection: Connection, schema: str) -> dict[str, asyncpg.Record]:
     history = f'"{schema}".counterfoil_migrations'
     if await connection.fetchval("SELECT to_regclass($1) IS NULL", history):
         return {}
@@ -135,10 +137,12 @@ def _refuse_changed(migrations: list[Migration], applied: dict[str, asyncpg.Reco
         if name not in ours:
             raise SchemaMismatch(f"the database is ahead: it has migration {name}, this version does not")
         if ours[name].checksum != row["checksum"]:
-            raise SchemaMismatch(f"migration {name} was applied with another text; restore the file as it was")
+            raise SchemaMismatch(
+                f"migration {name} was applied with another text; restore the file as it was"
+            )
 
 
-async def _refuse_foreign(connection: asyncpg.Connection, schema: str, due: list[Migration]) -> None:
+async def _refuse_foreign(connection: Connection, schema: str, due: list[Migration]) -> None:
     names = [table for migration in due for table in migration.tables]
     there = await connection.fetch(
         "SELECT relname FROM pg_class WHERE relnamespace = to_regnamespace($1) AND relname = ANY ($2) ORDER BY 1",
@@ -169,7 +173,7 @@ WHERE r.relnamespace = to_regnamespace($1) AND NOT t.tgisinternal
 """
 
 
-async def _refuse_different(connection: asyncpg.Connection, schema: str, due: list[Migration]) -> None:
+async def _refuse_different(connection: Connection, schema: str, due: list[Migration]) -> None:
     """Make the due migrations in a schema of its own, compare the shapes, and take it away again."""
     scratch = "counterfoil_baseline"
     savepoint = connection.transaction()
@@ -191,7 +195,7 @@ async def _refuse_different(connection: asyncpg.Connection, schema: str, due: li
         )
 
 
-async def _grant(connection: asyncpg.Connection) -> None:
+async def _grant(connection: Connection) -> None:
     """Give the worker role its rights on what was just made, where the operator has created that role."""
     if await connection.fetchval("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = 'counterfoil_worker')"):
         await connection.execute((sql_folder() / "grants.sql").read_text(encoding="utf-8"))

@@ -33,6 +33,12 @@ def database_address(settings: Settings) -> str:
     return settings.database_url.get_secret_value()
 
 
+def migrator_address(settings: Settings) -> str:
+    """The address that migrations use: the migrator role's, or else the worker's."""
+    address = settings.migrate_database_url
+    return database_address(settings) if address is None else address.get_secret_value()
+
+
 def connection_options(schema: str, timeout: timedelta, purpose: str) -> dict[str, Any]:
     """Keyword arguments for asyncpg: schema, time limits on both sides, and the name seen in pg_stat_activity."""
     milliseconds = int(timeout.total_seconds() * 1000)
@@ -57,7 +63,11 @@ async def connect(settings: Settings, purpose: str) -> asyncpg.Connection:
         return await asyncpg.connect(
             address, **connection_options(settings.db_schema, settings.database_timeout_s, purpose)
         )
-    except (*UNREACHABLE, asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError) as error:
+    except (
+        *UNREACHABLE,
+        asyncpg.InvalidAuthorizationSpecificationError,
+        asyncpg.InvalidCatalogNameError,
+    ) as error:
         raise DependencyUnreachable(f"PostgreSQL at {masked_address(address)}: {one_line(error)}") from error
 
 

@@ -16,6 +16,8 @@ from counterfoil.routing import COUNTERS
 MOST_NAMED = 20
 """Differences of one kind that are named; more are only counted."""
 
+OUTCOMES = ("applied", "duplicates", "dead", "skipped")
+
 Place = tuple[str, int, int]
 """(topic, partition, offset)"""
 
@@ -68,9 +70,7 @@ def _book_order(book: Counts, order: Order) -> None:
 
 
 def _book_record(book: Counts, sample: Sample, place: Published) -> None:
-    account = book.accounts.setdefault(
-        place.topic, dict.fromkeys(("applied", "duplicates", "dead", "skipped"), 0)
-    )
+    account = book.accounts.setdefault(place.topic, dict.fromkeys(OUTCOMES, 0))
     if sample.malformed is not None:
         book.dead_letters[place] = (sample.malformed, sample.value)
         account["dead"] += 1
@@ -88,7 +88,10 @@ async def counted(connection: asyncpg.Connection) -> Counts:
 
     reversed_ = "CASE WHEN reversed_at IS NULL THEN 'counted' ELSE 'reversed' END"
     return Counts(
-        times_used_by_coupon=dict(await rows("SELECT code, times_used FROM affiliate_coupons")),  # type: ignore[arg-type]
+        times_used_by_coupon={
+            row["code"]: row["times_used"]
+            for row in await rows("SELECT code, times_used FROM affiliate_coupons")
+        },
         coupon_usages={
             (order_id, code): state
             for order_id, code, state in await rows(
@@ -109,7 +112,7 @@ async def counted(connection: asyncpg.Connection) -> Counts:
             )
         },
         cancellations={
-            order_id: True for (order_id,) in await rows("SELECT order_id FROM order_cancellations")
+            row["order_id"]: True for row in await rows("SELECT order_id FROM order_cancellations")
         },
         dead_letters={
             (topic, partition, offset): (kind, value or b"")
@@ -120,11 +123,12 @@ async def counted(connection: asyncpg.Connection) -> Counts:
         positions={
             (topic, partition): end
             for topic, partition, end in await rows(
-                'SELECT topic, "partition", next_offset FROM stream_positions WHERE next_offset > first_offset'
+                'SELECT topic, "partition", next_offset FROM stream_positions '
+                "WHERE next_offset > first_offset"
             )
         },
         accounts={
-            row["topic"]: {name: int(row[name]) for name in ("applied", "duplicates", "dead", "skipped")}
+            row["topic"]: {name: int(row[name]) for name in OUTCOMES}
             for row in await rows(
                 "SELECT topic, sum(applied) AS applied, sum(duplicates) AS duplicates, sum(dead) AS dead, "
                 "sum(skipped) AS skipped FROM stream_positions GROUP BY topic"

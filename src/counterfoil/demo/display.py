@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from types import TracebackType
 from typing import Self
 
 from rich.console import Console
@@ -35,9 +34,7 @@ class Display:
         self._progress.start()
         return self
 
-    def __exit__(
-        self, _kind: type[BaseException] | None, _error: BaseException | None, _at: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
     @property
@@ -57,12 +54,16 @@ class Display:
             self._last_line = time.monotonic()
             self.step(said)
 
-    def table(self, title: str, rows: list[tuple[str, str, str]]) -> None:
+    def table(self, title: str, rows: list[tuple[str, object, str]]) -> None:
         """Rows of name, number and what it means."""
         table = Table(title=title, title_justify="left", show_header=False, title_style="bold")
         table.add_column()
         table.add_column(justify="right")
         table.add_column()
-        for row in rows:
-            table.add_row(*row)
+        for name, number, meaning in rows:
+            table.add_row(name, f"{number:,}" if isinstance(number, int) else str(number), meaning)
         self.console.print(table)
+
+    def plain(self, text: str) -> None:
+        """Text as it is."""
+        self.console.print(text, markup=False)

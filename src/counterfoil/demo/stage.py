@@ -26,7 +26,7 @@ BATCH_RECORDS = 50
 
 
 class Stage:
-    """PostgreSQL, the broker, and a worker; none of them outlives this process, and the folder goes with `remove`."""
+    """PostgreSQL, the broker, and a worker; none outlives this process, and the folder goes with `remove`."""
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.gettempdir()) / f"counterfoil-demo-{secrets.token_hex(4)}"
@@ -88,7 +88,7 @@ class Stage:
 
 @contextlib.contextmanager
 def stage() -> Iterator[Stage]:
-    """A stage with PostgreSQL and the broker up, removed at the end; a second Ctrl-C does not stop the removal."""
+    """A stage with PostgreSQL and the broker up, removed at the end; a second Ctrl-C can't stop that."""
     made = Stage()
     try:
         made.parts.start()

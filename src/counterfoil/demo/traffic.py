@@ -92,8 +92,8 @@ def traffic(seed: int, count: int) -> Traffic:
             timed.append((when, _canceled(order)))
             if dice.random() < DOUBLES_SHARE:
                 timed.append((_soon(dice, when), _doubled(_canceled(order))))
-    for number in range(max(len(MALFORMED), round(count * MALFORMED_SHARE))):
-        timed.append((dice.random() * count, _malformed(number)))
+    malformed = max(len(MALFORMED), round(count * MALFORMED_SHARE))
+    timed += [(dice.random() * count, _malformed(number)) for number in range(malformed)]
     timed.sort(key=lambda pair: pair[0])
     return Traffic(orders, [sample for _, sample in timed])
 

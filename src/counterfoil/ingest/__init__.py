@@ -1,1 +1,1 @@
-"""How a record travels: from Kafka, through one transaction, to its ledgers, the duplicate count or the dead letters."""
+"""How a record travels: from Kafka, through one transaction, to ledgers, duplicate count or dead letters."""

@@ -7,23 +7,20 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from aiokafka import TopicPartition
-
+from counterfoil.ingest.partitions import Partition, PartitionState
 from counterfoil.ingest.records import Malformed, Record, next_offset
-
-Partition = TopicPartition
-"""A named tuple (topic, partition), as aiokafka has it."""
 
 
 @dataclass(slots=True)
 class Chunk:
     """Consecutive records of one partition, read: `first_offset` is where the partition stood before them.
 
+    `state` is what was known of the partition then: when it is held anew, chunks of before are not taken for its own.
+
     `events[i]` came from offset `offsets[i]`; every other record is in `malformed`.
     """
 
-    partition: Partition
-    source_id: int
+    state: PartitionState
     first_offset: int
     next_offset: int
     records: list[Record]
@@ -31,6 +28,11 @@ class Chunk:
     offsets: list[int] = field(default_factory=list)
     malformed: list[Malformed] = field(default_factory=list)
     size: int = 0
+
+    @property
+    def partition(self) -> Partition:
+        """Where the records are from."""
+        return self.state.partition
 
     @property
     def skipped(self) -> int:
@@ -43,12 +45,12 @@ class Chunk:
         events = bisect_left(self.offsets, middle)
         return (
             Chunk(
-                self.partition, self.source_id, self.first_offset, middle, self.records[:at],
+                self.state, self.first_offset, middle, self.records[:at],
                 self.events[:events], self.offsets[:events],
                 [m for m in self.malformed if m.record.offset < middle],
             ),
             Chunk(
-                self.partition, self.source_id, middle, self.next_offset, self.records[at:],
+                self.state, middle, self.next_offset, self.records[at:],
                 self.events[events:], self.offsets[events:],
                 [m for m in self.malformed if m.record.offset >= middle],
             ),
@@ -57,7 +59,7 @@ class Chunk:
     def parked(self, kind: str, reason: str) -> Chunk:
         """The same records, all of them malformed."""
         return Chunk(
-            self.partition, self.source_id, self.first_offset, self.next_offset, self.records,
+            self.state, self.first_offset, self.next_offset, self.records,
             malformed=[Malformed(record, kind, reason) for record in self.records],
         )  # fmt: skip
 

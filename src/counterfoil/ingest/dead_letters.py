@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import asyncpg
-
+from counterfoil.database.connection import Connection
 from counterfoil.database.queries import sql
 from counterfoil.ingest.records import Malformed, headers_to_json, timestamp_of
 
 ERROR_LENGTH = 2_000
 
 
-async def park(connection: asyncpg.Connection, cluster_id: str, malformed: Sequence[Malformed]) -> None:
+async def park(connection: Connection, cluster_id: str, malformed: Sequence[Malformed]) -> None:
     """Keep malformed records; the caller owns the transaction."""
     await connection.execute(
         sql("park_records"),

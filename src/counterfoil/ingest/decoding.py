@@ -11,7 +11,7 @@ from counterfoil.errors import InvalidEvent
 from counterfoil.events import Rules
 from counterfoil.ingest.batches import Chunk
 from counterfoil.ingest.breaker import Breaker
-from counterfoil.ingest.placement import PartitionState
+from counterfoil.ingest.partitions import PartitionState
 from counterfoil.ingest.records import Malformed, Record, next_offset
 from counterfoil.ingest.routes import Route
 from counterfoil.telemetry.metrics import Metrics
@@ -32,7 +32,7 @@ class Decoder:
 
     async def decode(self, state: PartitionState, records: Sequence[Record]) -> Chunk:
         """A chunk of these records, fewer of them where the breaker trips; the last slice's end is its next offset."""
-        chunk = Chunk(state.partition, state.source_id, state.expected, state.expected, [])
+        chunk = Chunk(state, state.expected, state.expected, [])
         for start in range(0, len(records), DECODE_SLICE):
             if start:
                 await asyncio.sleep(0)

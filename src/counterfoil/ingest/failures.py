@@ -8,7 +8,9 @@ from counterfoil.database.pool import one_line
 from counterfoil.errors import HaltingFailure, PoisonRecord, TransientFailure
 
 TRANSIENT_CLASSES = ("08", "40", "53", "58")
-TRANSIENT_STATES = frozenset({"55P03", "57014", "57P01", "57P02", "57P03", "57P04", "57P05", "25006", "25P03"})
+TRANSIENT_STATES = frozenset(
+    {"55P03", "57014", "57P01", "57P02", "57P03", "57P04", "57P05", "25006", "25P03"}
+)
 POISON_CLASSES = ("22", "23")
 
 ENCODING_ERRORS = (asyncpg.DataError, OverflowError, UnicodeError)
@@ -26,7 +28,9 @@ def classify(error: Exception) -> Failure:
         return _by_state(state, error)
     if isinstance(error, ENCODING_ERRORS):
         return PoisonRecord(one_line(error))
-    if isinstance(error, OSError | TimeoutError | EOFError | asyncpg.InterfaceError | asyncpg.InternalClientError):
+    if isinstance(
+        error, OSError | TimeoutError | EOFError | asyncpg.InterfaceError | asyncpg.InternalClientError
+    ):
         return TransientFailure(one_line(error))
     return HaltingFailure(one_line(error))
 

@@ -11,12 +11,19 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import structlog
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_never, wait_random_exponential
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception_type,
+    stop_never,
+    wait_random_exponential,
+)
 
 from counterfoil.errors import HaltingFailure, PoisonRecord, TransientFailure
-from counterfoil.ingest.batches import Batch, Chunk, Partition
+from counterfoil.ingest.batches import Batch, Chunk
 from counterfoil.ingest.decoding import Decoder
-from counterfoil.ingest.placement import PartitionState, place
+from counterfoil.ingest.partitions import Partition, PartitionState
+from counterfoil.ingest.placement import place
 from counterfoil.ingest.positions import Account, Positions
 from counterfoil.ingest.records import Record
 from counterfoil.ingest.writer import Planned, Writer
@@ -104,7 +111,9 @@ class Pipeline:
             self.relocate(state, placement.replaced)
             return
         for first, last in placement.gaps:
-            log.warning("offsets_skipped", topic=partition.topic, partition=partition.partition, first=first, to=last)
+            log.warning(
+                "offsets_skipped", topic=partition.topic, partition=partition.partition, first=first, to=last
+            )
         if placement.records:
             await self._gather(state, placement.records)
         if placement.seek_to is not None and self._holds(state):
@@ -303,9 +312,9 @@ class Pipeline:
 
     async def _attempt(self, planned: Planned) -> None:
         batch = planned.batch
-        gone = {chunk.partition for chunk in batch.chunks if chunk.partition not in self.states}
-        if gone:
-            batch = batch.without(gone)
+        held = [chunk for chunk in batch.chunks if self._holds(chunk.state)]
+        if len(held) < len(batch.chunks):  # taken away meanwhile
+            batch = Batch(held)
             planned = await self.writer.plan(batch)
         if not batch.chunks or self.positions is None:
             return
@@ -382,4 +391,3 @@ def runs(records: Sequence[Record]) -> Iterator[tuple[Partition, Sequence[Record
             )
         yield Partition(topic, partition), records[start:end]
         start = end
-

@@ -8,39 +8,13 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from operator import attrgetter
-from typing import NamedTuple
 
-from counterfoil.ingest.batches import Partition
+from counterfoil.ingest.partitions import PartitionState
 from counterfoil.ingest.records import Record, next_offset
 
 _offset = attrgetter("offset")
-
-
-class Anchor(NamedTuple):
-    """The last record that was accounted for: the same offset with another timestamp is another log."""
-
-    offset: int
-    timestamp: int
-
-
-@dataclass(slots=True)
-class PartitionState:
-    """What this worker knows of a partition that it holds.
-
-    `stored` is the position in the database, `expected` the offset that comes next (later, while records are in flight),
-    `sought` where its reading was begun, None before the first seek.
-    """
-
-    partition: Partition
-    source_id: int
-    stored: int
-    expected: int
-    anchor: Anchor | None = None
-    sought: int | None = None
-    suspected: set[tuple[int, int]] = field(default_factory=set)
-    unread_since: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import asyncpg
 
+from counterfoil.database.connection import Connection
 from counterfoil.database.queries import sql
-from counterfoil.ingest.batches import Partition
-from counterfoil.ingest.placement import Anchor, PartitionState
+from counterfoil.ingest.partitions import Anchor, Partition, PartitionState
 from counterfoil.ingest.records import milliseconds_of, timestamp_of
 
 FirstOffsets = Callable[[list[Partition]], Awaitable[Mapping[Partition, int]]]
@@ -43,7 +43,7 @@ class Positions:
         self.group = group
 
     async def load(
-        self, connection: asyncpg.Connection, partitions: Iterable[Partition], first_offsets: FirstOffsets
+        self, connection: Connection, partitions: Iterable[Partition], first_offsets: FirstOffsets
     ) -> list[PartitionState]:
         """The state of each partition; an account is opened, at the log's beginning, where there is none."""
         wanted = sorted(partitions)
@@ -58,14 +58,14 @@ class Positions:
         sources = await _sources(connection, self.cluster_id, wanted)
         return [_state(partition, sources[partition], found[partition]) for partition in wanted]
 
-    async def lock(self, connection: asyncpg.Connection, partitions: Iterable[Partition]) -> dict[Partition, int]:
+    async def lock(self, connection: Connection, partitions: Iterable[Partition]) -> dict[Partition, int]:
         """Hold the positions of these partitions until the transaction ends; partition → next offset."""
         rows = await connection.fetch(
             sql("lock_positions"), self.cluster_id, self.group, *_split(sorted(partitions))
         )
         return {Partition(row["topic"], row["partition"]): row["next_offset"] for row in rows}
 
-    async def advance(self, connection: asyncpg.Connection, accounts: list[Account]) -> None:
+    async def advance(self, connection: Connection, accounts: list[Account]) -> None:
         """Write the accounts of held positions."""
         await connection.execute(
             sql("advance_positions"),
@@ -82,7 +82,7 @@ class Positions:
         )
 
     async def restart(
-        self, connection: asyncpg.Connection, partition: Partition, seen: int, first_offset: int, reason: str
+        self, connection: Connection, partition: Partition, seen: int, first_offset: int, reason: str
     ) -> None:
         """Retire the account of a log that is gone and open one at the beginning of the log in its place.
 
@@ -94,19 +94,19 @@ class Positions:
             await connection.execute(sql("restart_position"), *key, first_offset)
 
     async def _find(
-        self, connection: asyncpg.Connection, partitions: list[Partition]
+        self, connection: Connection, partitions: list[Partition]
     ) -> dict[Partition, asyncpg.Record]:
         rows = await connection.fetch(sql("find_positions"), self.cluster_id, self.group, *_split(partitions))
         return {Partition(row["topic"], row["partition"]): row for row in rows}
 
 
-async def find_or_create_source(connection: asyncpg.Connection, cluster_id: str, partition: Partition) -> int:
+async def find_or_create_source(connection: Connection, cluster_id: str, partition: Partition) -> int:
     """The number of one log partition."""
     return (await _sources(connection, cluster_id, [partition]))[partition]
 
 
 async def _sources(
-    connection: asyncpg.Connection, cluster_id: str, partitions: list[Partition]
+    connection: Connection, cluster_id: str, partitions: list[Partition]
 ) -> dict[Partition, int]:
     found = await _find_sources(connection, cluster_id, partitions)
     new = [partition for partition in partitions if partition not in found]
@@ -117,7 +117,7 @@ async def _sources(
 
 
 async def _find_sources(
-    connection: asyncpg.Connection, cluster_id: str, partitions: list[Partition]
+    connection: Connection, cluster_id: str, partitions: list[Partition]
 ) -> dict[Partition, int]:
     rows = await connection.fetch(sql("find_sources"), cluster_id, *_split(partitions))
     return {Partition(row["topic"], row["partition"]): row["id"] for row in rows}

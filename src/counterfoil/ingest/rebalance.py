@@ -11,11 +11,11 @@ import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
 from aiokafka.errors import KafkaError
 
-from counterfoil.errors import DependencyUnreachable, HaltingFailure, PoisonRecord, TransientFailure
-from counterfoil.ingest.batches import Partition
+from counterfoil.database.connection import Connection
+from counterfoil.errors import DependencyUnreachable, HaltingFailure, TransientFailure
 from counterfoil.ingest.failures import classify
+from counterfoil.ingest.partitions import Partition, PartitionState
 from counterfoil.ingest.pipeline import Pipeline
-from counterfoil.ingest.placement import PartitionState
 from counterfoil.ingest.positions import Positions
 from counterfoil.kafka.cluster import Cluster
 from counterfoil.telemetry.health import Health
@@ -106,10 +106,9 @@ class Locator:
                 await self._again(str(error))
             except Exception as error:  # noqa: BLE001 - every database error is classified
                 failure = classify(error)
-                if isinstance(failure, HaltingFailure | PoisonRecord):
+                if not isinstance(failure, TransientFailure):
                     self._pipeline.halt(HaltingFailure(str(failure)))
                     return
-                assert isinstance(failure, TransientFailure)
                 self._health.check("database").failed(str(failure))
                 await self._again(str(failure))
             else:
@@ -136,7 +135,10 @@ class Locator:
             states = await positions.load(connection, wanted, consumer.beginning_offsets)
         held = consumer.assignment()
         self._pipeline.hold(positions, [state for state in states if state.partition in held])
-        log.info("partitions_held", partitions=[f"{s.partition.topic}/{s.partition.partition}@{s.stored}" for s in states])
+        log.info(
+            "partitions_held",
+            partitions=[f"{s.partition.topic}/{s.partition.partition}@{s.stored}" for s in states],
+        )
 
     async def _positions(self) -> Positions:
         """The positions on the cluster that answers now; on another one than before everything is read again."""
@@ -152,7 +154,7 @@ class Locator:
         return Positions(cluster_id, self._group)
 
     async def _begin_anew(
-        self, connection: asyncpg.Connection, positions: Positions, consumer: AIOKafkaConsumer
+        self, connection: Connection, positions: Positions, consumer: AIOKafkaConsumer
     ) -> None:
         replaced, self._replaced = self._replaced, {}
         held = [partition for partition in replaced if partition in consumer.assignment()]
@@ -162,7 +164,11 @@ class Locator:
         for partition in held:
             seen, reason = replaced[partition]
             log.warning(
-                "log_replaced", topic=partition.topic, partition=partition.partition, position=seen, reason=reason
+                "log_replaced",
+                topic=partition.topic,
+                partition=partition.partition,
+                position=seen,
+                reason=reason,
             )
             self._metrics.logs_replaced.inc()
             await positions.restart(connection, partition, seen, first_offsets[partition], reason)
@@ -191,6 +197,7 @@ class Rebalance(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is 
     async def on_partitions_assigned(self, assigned: set[Partition]) -> None:
         """Read the positions; what is delivered before they are known is not taken."""
         log.info("partitions_assigned", count=len(assigned))
+        self._pipeline.forget(list(self._pipeline.states))  # a new consumer comes without a revocation
         self._metrics.rebalances.inc()
         self._health.check("group").passed(f"{len(assigned)} partitions")
         self._locator.request()

@@ -65,8 +65,12 @@ def milliseconds_of(time: datetime) -> int:
 
 def headers_to_json(headers: Headers) -> str:
     """Headers as a JSON array of [name, value]; a value that PostgreSQL's text cannot hold stands as base64."""
-    return json.dumps([[_text_or_base64(name.encode("utf-8", "surrogateescape")), _text_or_base64(value)]
-                       for name, value in headers])
+    return json.dumps(
+        [
+            [_text_or_base64(name.encode("utf-8", "surrogateescape")), _text_or_base64(value)]
+            for name, value in headers
+        ]
+    )
 
 
 def headers_from_json(text: str) -> list[tuple[str, bytes | None]]:

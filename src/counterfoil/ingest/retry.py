@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import asyncpg
 
+from counterfoil.database.connection import Connection
 from counterfoil.database.facts import Facts
 from counterfoil.database.queries import sql
 from counterfoil.errors import InvalidEvent, PoisonRecord
 from counterfoil.events import Rules
-from counterfoil.ingest.batches import Partition
 from counterfoil.ingest.failures import classify
+from counterfoil.ingest.partitions import Partition
 from counterfoil.ingest.positions import find_or_create_source
 from counterfoil.ingest.records import StoredRecord, headers_from_json, milliseconds_of
 from counterfoil.ingest.routes import Route
@@ -29,7 +30,7 @@ class Retried:
 
 
 async def retry_dead_letter(
-    connection: asyncpg.Connection, letter_id: int, routes: Mapping[str, tuple[Route, Rules]]
+    connection: Connection, letter_id: int, routes: Mapping[str, tuple[Route, Rules]]
 ) -> Retried:
     """Try one parked record again; `routes` is by topic name.
 
@@ -47,7 +48,7 @@ async def retry_dead_letter(
 
 
 async def _retry(
-    connection: asyncpg.Connection, letter_id: int, routes: Mapping[str, tuple[Route, Rules]]
+    connection: Connection, letter_id: int, routes: Mapping[str, tuple[Route, Rules]]
 ) -> Retried:
     async with connection.transaction():
         row = await connection.fetchrow(sql("claim_dead_letter"), letter_id)
@@ -67,7 +68,7 @@ async def _retry(
         return Retried(letter_id, outcome)
 
 
-async def _refuse(connection: asyncpg.Connection, letter_id: int, kind: str, reason: str) -> Retried:
+async def _refuse(connection: Connection, letter_id: int, kind: str, reason: str) -> Retried:
     await connection.execute(sql("refuse_dead_letter"), letter_id, kind, reason)
     return Retried(letter_id, "refused", reason)
 

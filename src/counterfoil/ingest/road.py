@@ -111,7 +111,7 @@ class Road:
             self._tasks.append(task)
 
     async def stop(self) -> None:
-        """Write what was taken, commit, leave the group; whatever cannot end in time is cut off, and lost is nothing."""
+        """Write what was taken, commit, leave the group; what cannot end in time is cut off and read again."""
         self.pipeline.close()
         if not self.pipeline.in_trouble and not await self.pipeline.settle(DRAIN_S):
             log.warning("drain_cut_short", after_s=DRAIN_S)

@@ -41,7 +41,7 @@ async def parse(records: tuple[ConsumerRecord, ...]) -> KafkaMessage:
 
 async def decode(message: KafkaMessage) -> tuple[ConsumerRecord, ...]:
     """The raw records, untouched."""
-    return message.raw_message  # type: ignore[return-value] # a batch subscriber's is a tuple
+    return message.raw_message
 
 
 class Subscription:
@@ -88,6 +88,7 @@ class Subscription:
     async def stop(self) -> None:
         """Leave the group, or give up trying after a while."""
         broker, self._broker, self._subscriber = self._broker, None, None
+        self._health.check("group").failed("no consumer")
         if broker is not None:
             with contextlib.suppress(Exception):
                 await asyncio.wait_for(broker.stop(), STOP_WITHIN_S)

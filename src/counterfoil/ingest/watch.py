@@ -10,9 +10,8 @@ import structlog
 from aiokafka import AIOKafkaConsumer
 
 from counterfoil.errors import DependencyUnreachable
-from counterfoil.ingest.batches import Partition
+from counterfoil.ingest.partitions import Partition, PartitionState
 from counterfoil.ingest.pipeline import Pipeline
-from counterfoil.ingest.placement import PartitionState
 from counterfoil.ingest.rebalance import Commits, Locator
 from counterfoil.ingest.subscriber import Subscription
 from counterfoil.kafka.cluster import Cluster
@@ -117,7 +116,7 @@ class Watch:
             self._short_log[state.partition] = end
 
     def _note_ages(self, lags: dict[Partition, int | None]) -> None:
-        """The age of each topic's oldest unread record: from its timestamp where it was fetched, else from when it was seen."""
+        """The age of each topic's oldest unread record; before it is fetched, the time since we fell behind."""
         now = time.time()
         ages: dict[str, float] = defaultdict(float)
         for partition, lag in lags.items():

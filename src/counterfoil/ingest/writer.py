@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import asyncpg
+from asyncpg.pool import PoolConnectionProxy
 
+from counterfoil.database.connection import Connection
 from counterfoil.database.facts import Facts, Handler
 from counterfoil.ingest import dead_letters
-from counterfoil.ingest.batches import Batch, Chunk, Partition
+from counterfoil.ingest.batches import Batch, Chunk
 from counterfoil.ingest.failures import classify
+from counterfoil.ingest.partitions import Partition
 from counterfoil.ingest.positions import Account, Positions
 from counterfoil.ingest.routes import Route
-
 
 Step: TypeAlias = tuple[Handler, Any]
 """A slice and what it planned."""
@@ -44,7 +46,7 @@ class Writer:
         self._pool = pool
         self._routes = routes
         self._timeout_s = attempt_timeout_s
-        self._connection: asyncpg.Connection | None = None
+        self._connection: PoolConnectionProxy[asyncpg.Record] | None = None
 
     async def plan(self, batch: Batch) -> Planned:
         """Let the slices decide what to write, without I/O."""
@@ -78,7 +80,7 @@ class Writer:
             connection, self._connection = self._connection, None
             await self._pool.release(connection, timeout=5)
 
-    async def _connected(self) -> asyncpg.Connection:
+    async def _connected(self) -> PoolConnectionProxy[asyncpg.Record]:
         if self._connection is None:
             self._connection = await self._pool.acquire()
         return self._connection
@@ -90,14 +92,14 @@ class Writer:
             connection.terminate()
             await self._pool.release(connection)
 
-    async def _transaction(
-        self, connection: asyncpg.Connection, planned: Planned, positions: Positions
-    ) -> Written:
+    async def _transaction(self, connection: Connection, planned: Planned, positions: Positions) -> Written:
         batch = planned.batch
         transaction = connection.transaction()
         await transaction.start()
         held = await positions.lock(connection, batch.by_partition())
-        stale = frozenset(p for p, chunks in batch.by_partition().items() if held.get(p) != chunks[0].first_offset)
+        stale = frozenset(
+            p for p, chunks in batch.by_partition().items() if held.get(p) != chunks[0].first_offset
+        )
         if stale:
             batch = batch.without(stale)
             planned = await self.plan(batch)
@@ -111,13 +113,13 @@ class Writer:
         await transaction.commit()
         return Written(tuple(accounts), stale)
 
-    async def _park(self, connection: asyncpg.Connection, batch: Batch, cluster_id: str) -> None:
+    async def _park(self, connection: Connection, batch: Batch, cluster_id: str) -> None:
         malformed = [m for chunk in batch.chunks for m in chunk.malformed]
         if malformed:
             await dead_letters.park(connection, cluster_id, malformed)
 
     @staticmethod
-    async def _record(connection: asyncpg.Connection, planned: Planned) -> dict[Partition, int]:
+    async def _record(connection: Connection, planned: Planned) -> dict[Partition, int]:
         """Let the slices write; partition → how many of its records changed nothing."""
         found: dict[Partition, int] = {}
         for chunks, steps in planned.steps:
@@ -133,7 +135,7 @@ def gather(chunks: Sequence[Chunk]) -> Facts[Any]:
     for chunk in chunks:
         facts.events += chunk.events
         facts.offsets += chunk.offsets
-        facts.source_ids += [chunk.source_id] * len(chunk.events)
+        facts.source_ids += [chunk.state.source_id] * len(chunk.events)
     return facts
 
 
@@ -142,7 +144,7 @@ async def plan_events(route: Route, facts: Facts[Any]) -> list[Step]:
     return [(handler, await handler.plan(facts)) for handler in route.handlers]
 
 
-async def write_steps(connection: asyncpg.Connection, steps: Sequence[Step]) -> set[int]:
+async def write_steps(connection: Connection, steps: Sequence[Step]) -> set[int]:
     """Let slices write what they planned of the same events; answers the indexes of the duplicates.
 
     A duplicate is an event that had something to say to some slice and changed nothing in any.

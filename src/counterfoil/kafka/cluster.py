@@ -42,7 +42,9 @@ class Cluster:
         for topic, code, *rest in answer.topic_errors:
             error = for_code(code)
             if code and error is not TopicAlreadyExistsError:
-                raise DependencyUnreachable(f"Kafka refuses the topic {topic}: {error.__name__} {rest[0] if rest else ''}")
+                raise DependencyUnreachable(
+                    f"Kafka refuses the topic {topic}: {error.__name__} {rest[0] if rest else ''}"
+                )
         return missing
 
     async def close(self) -> None:
@@ -60,7 +62,9 @@ class Cluster:
         try:
             async with asyncio.timeout(ANSWER_WITHIN_S):
                 if self._client is None:
-                    self._client = AIOKafkaAdminClient(**self._options, request_timeout_ms=int(ANSWER_WITHIN_S * 1000))
+                    self._client = AIOKafkaAdminClient(
+                        **self._options, request_timeout_ms=int(ANSWER_WITHIN_S * 1000)
+                    )
                     await self._client.start()
                 return await getattr(self._client, method)(*arguments)
         except (KafkaError, OSError, TimeoutError) as error:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
-import asyncpg
-
+from counterfoil.database.connection import Connection
 from counterfoil.database.facts import Facts, Outcome
 from counterfoil.database.queries import sql
 from counterfoil.events import OrderCanceled
@@ -26,11 +26,17 @@ class RecordCancellations:
         """Which of these cancellations stand."""
         return Cancellations(facts, cancellations(facts.events))
 
-    async def write(self, connection: asyncpg.Connection, plan: Cancellations) -> Outcome:
+    async def write(self, connection: Connection, plan: Cancellations) -> Outcome:
         """Write cancellations."""
         facts, standing = plan
         rows = [
-            (order_id, facts.events[i].timestamp, facts.events[i].reason or None, facts.source_ids[i], facts.offsets[i])
+            (
+                order_id,
+                facts.events[i].timestamp,
+                facts.events[i].reason or None,
+                facts.source_ids[i],
+                facts.offsets[i],
+            )
             for order_id, i in sorted(standing.items())  # same lock order in every worker
         ]
         orders = await _write(connection, "insert_order_cancellations", rows)
@@ -41,6 +47,6 @@ class RecordCancellations:
         return Outcome(unchanged=set(range(len(facts.events))) - changed, changed=lambda: changed)
 
 
-async def _write(connection: asyncpg.Connection, statement: str, rows: list[tuple[object, ...]]) -> set[str]:
+async def _write(connection: Connection, statement: str, rows: Sequence[tuple[object, ...]]) -> set[str]:
     columns = [list(column) for column in zip(*rows, strict=True)]
     return {record["order_id"] for record in await connection.fetch(sql(statement), *columns)}

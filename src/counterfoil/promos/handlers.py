@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import asyncpg
-
+from counterfoil.database.connection import Connection
 from counterfoil.database.facts import Facts, Outcome
 from counterfoil.database.ledger import Ledger
 from counterfoil.events import OrderPlaced
@@ -30,7 +29,7 @@ class RecordPromoUses:
         """The uses of these orders."""
         return Uses(facts, promo_uses(facts.events))
 
-    async def write(self, connection: asyncpg.Connection, plan: Uses) -> Outcome:
+    async def write(self, connection: Connection, plan: Uses) -> Outcome:
         """Write uses, making the promo codes that are missing."""
         facts, uses = plan
         if not uses:

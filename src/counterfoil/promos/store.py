@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import asyncpg
-
+from counterfoil.database.connection import Connection
 from counterfoil.database.counters import Counter
 from counterfoil.database.ledger import LedgerTable
 from counterfoil.database.queries import sql
@@ -39,7 +38,7 @@ PROMO_COUNTS = Counter(
 )
 
 
-async def promo_code_ids(connection: asyncpg.Connection, codes: Iterable[str]) -> dict[str, int]:
+async def promo_code_ids(connection: Connection, codes: Iterable[str]) -> dict[str, int]:
     """Code → id of its row in promo_codes, made where it is missing."""
     wanted = sorted(set(codes))
     ids = await _find(connection, wanted)
@@ -50,5 +49,5 @@ async def promo_code_ids(connection: asyncpg.Connection, codes: Iterable[str]) -
     return ids
 
 
-async def _find(connection: asyncpg.Connection, codes: list[str]) -> dict[str, int]:
+async def _find(connection: Connection, codes: list[str]) -> dict[str, int]:
     return {row["code"]: row["id"] for row in await connection.fetch(sql("find_promo_code_ids"), codes)}

@@ -51,7 +51,7 @@ class Publisher:
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
 
-    async def start(self) -> None:
+    async def start(self) -> AIOKafkaProducer:
         """Connect to Kafka; DependencyUnreachable when it does not answer within 15 s."""
         producer = AIOKafkaProducer(
             **client_options(self._settings),
@@ -67,6 +67,7 @@ class Publisher:
             await producer.stop()
             raise self._unreachable(error) from error
         self._producer = producer
+        return producer
 
     async def stop(self) -> None:
         """Send what is left and disconnect."""
@@ -93,12 +94,10 @@ class Publisher:
         self, topic: str, key: str | None, value: bytes | None, headers: HeaderList | None = None
     ) -> asyncio.Future[Any]:
         """Hand bytes to the producer's buffer; the future ends with Kafka's acknowledgement."""
-        if self._producer is None:
-            await self.start()
-        assert self._producer is not None
+        producer = self._producer or await self.start()
         name = self._settings.topics.get(topic, topic)
         try:
-            future: asyncio.Future[Any] = await self._producer.send(
+            future: asyncio.Future[Any] = await producer.send(
                 name, value, key=None if key is None else key.encode(), headers=headers
             )
         except (KafkaError, OSError, TimeoutError) as error:
