@@ -16,7 +16,8 @@ GRANT SELECT, INSERT, UPDATE ON
   affiliate_coupon_usages,
   promo_codes,
   promo_code_uses,
-  order_cancellations
+  order_cancellations,
+  idempotency_answers
 TO counterfoil_worker;
 
 -- what is only ever added to

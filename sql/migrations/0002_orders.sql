@@ -31,7 +31,6 @@ CREATE TABLE affiliate_coupon_adjustments (
   reason           text NOT NULL DEFAULT '',
   actor            text NOT NULL DEFAULT current_user,
   created_at       timestamptz NOT NULL DEFAULT now(),
-  idempotency_key  text UNIQUE,
   CONSTRAINT code_not_blank CHECK (code <> '')
 );
 
@@ -66,6 +65,21 @@ CREATE TABLE promo_code_uses (
 );
 
 CREATE INDEX promo_code_uses_by_promo_code ON promo_code_uses (promo_code_id);
+
+CREATE TABLE promo_code_adjustments (
+  id               bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  promo_code_id    bigint NOT NULL REFERENCES promo_codes (id),
+  delta            bigint NOT NULL DEFAULT 0,
+  bonus_delta      numeric(20,6) NOT NULL DEFAULT 0,
+  reason           text NOT NULL DEFAULT '',
+  actor            text NOT NULL DEFAULT current_user,
+  created_at       timestamptz NOT NULL DEFAULT now()
+);
+
+CREATE INDEX promo_code_adjustments_by_promo_code ON promo_code_adjustments (promo_code_id);
+
+COMMENT ON COLUMN promo_codes.times_used IS 'uses that are not reversed + adjustments';
+COMMENT ON COLUMN promo_codes.total_bonus_issued IS 'bonuses of the uses that are not reversed + adjustments';
 
 CREATE TABLE order_cancellations (
   order_id       text COLLATE "C" PRIMARY KEY,
@@ -103,7 +117,7 @@ BEGIN
   SELECT code FROM unnest(codes) AS t(code) ORDER BY code COLLATE "C"
   ON CONFLICT (code) DO NOTHING;
 
-  PERFORM FROM affiliate_coupons WHERE code = ANY (codes) ORDER BY code FOR UPDATE;
+  PERFORM FROM affiliate_coupons WHERE code = ANY (codes) ORDER BY code FOR NO KEY UPDATE;
 
   UPDATE affiliate_coupons AS c
   SET usage_count = c.usage_count + d.usages,
@@ -166,7 +180,7 @@ END $$;
 -- Nothing is left of the truncated ledger: what the coupons count is the other one.
 CREATE FUNCTION recount_coupons_truncated() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 BEGIN
-  PERFORM FROM affiliate_coupons ORDER BY code FOR UPDATE;
+  PERFORM FROM affiliate_coupons ORDER BY code FOR NO KEY UPDATE;
   UPDATE affiliate_coupons AS c
   SET usage_count = counted.usages, times_used = counted.usages + counted.adjustments, updated_at = now()
   FROM (
@@ -236,10 +250,12 @@ CREATE TRIGGER fold_truncated AFTER TRUNCATE ON affiliate_coupon_adjustments
 
 -- Promos: uses are folded into promo_codes in the same way.
 
+-- FOR NO KEY UPDATE, which is all that counting takes: an insert into a ledger already holds its foreign key's
+-- FOR KEY SHARE on the promo code, and two that then asked for FOR UPDATE would wait for each other.
 CREATE FUNCTION add_to_promo_codes(ids bigint[], uses bigint[], bonuses numeric[])
 RETURNS void LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 BEGIN
-  PERFORM FROM promo_codes WHERE id = ANY (ids) ORDER BY code FOR UPDATE;
+  PERFORM FROM promo_codes WHERE id = ANY (ids) ORDER BY code FOR NO KEY UPDATE;
 
   UPDATE promo_codes AS p
   SET times_used = p.times_used + d.uses,
@@ -297,11 +313,62 @@ BEGIN
   RETURN NULL;
 END $$;
 
+CREATE FUNCTION fold_promo_adjustments_inserted() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+BEGIN
+  PERFORM add_to_promo_codes(array_agg(id), array_agg(delta), array_agg(bonus))
+  FROM (
+    SELECT promo_code_id AS id, sum(delta)::bigint AS delta, sum(bonus_delta) AS bonus
+    FROM inserted GROUP BY promo_code_id
+  ) AS deltas
+  HAVING count(*) > 0;
+  RETURN NULL;
+END $$;
+
+CREATE FUNCTION fold_promo_adjustments_changed() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+BEGIN
+  PERFORM add_to_promo_codes(array_agg(id), array_agg(delta), array_agg(bonus))
+  FROM (
+    SELECT promo_code_id AS id, sum(delta)::bigint AS delta, sum(bonus_delta) AS bonus
+    FROM (
+      SELECT promo_code_id, delta, bonus_delta FROM after_change
+      UNION ALL
+      SELECT promo_code_id, -delta, -bonus_delta FROM before_change
+    ) AS signed
+    GROUP BY promo_code_id HAVING sum(delta) <> 0 OR sum(bonus_delta) <> 0
+  ) AS deltas
+  HAVING count(*) > 0;
+  RETURN NULL;
+END $$;
+
+CREATE FUNCTION fold_promo_adjustments_deleted() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+BEGIN
+  PERFORM add_to_promo_codes(array_agg(id), array_agg(delta), array_agg(bonus))
+  FROM (
+    SELECT promo_code_id AS id, -sum(delta)::bigint AS delta, -sum(bonus_delta) AS bonus
+    FROM deleted GROUP BY promo_code_id
+  ) AS deltas
+  HAVING count(*) > 0;
+  RETURN NULL;
+END $$;
+
+-- Nothing is left of the truncated ledger: what the promo codes count is the other one.
 CREATE FUNCTION recount_promo_codes_truncated() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 BEGIN
-  PERFORM FROM promo_codes ORDER BY code FOR UPDATE;
-  UPDATE promo_codes SET times_used = 0, total_bonus_issued = 0, updated_at = now()
-  WHERE times_used <> 0 OR total_bonus_issued <> 0;
+  PERFORM FROM promo_codes ORDER BY code FOR NO KEY UPDATE;
+  UPDATE promo_codes AS p
+  SET times_used = counted.uses, total_bonus_issued = counted.bonus, updated_at = now()
+  FROM (
+    SELECT k.id, coalesce(sum(l.uses), 0) AS uses, coalesce(sum(l.bonus), 0) AS bonus
+    FROM promo_codes AS k
+    LEFT JOIN (
+      SELECT promo_code_id, 1 AS uses, coalesce(bonus_amount, 0) AS bonus
+      FROM promo_code_uses WHERE reversed_at IS NULL
+      UNION ALL
+      SELECT promo_code_id, delta, bonus_delta FROM promo_code_adjustments
+    ) AS l ON l.promo_code_id = k.id
+    GROUP BY k.id
+  ) AS counted
+  WHERE p.id = counted.id AND (p.times_used <> counted.uses OR p.total_bonus_issued <> counted.bonus);
   RETURN NULL;
 END $$;
 
@@ -317,6 +384,18 @@ CREATE TRIGGER fold_changed AFTER UPDATE ON promo_code_uses
 CREATE TRIGGER fold_deleted AFTER DELETE ON promo_code_uses REFERENCING OLD TABLE AS deleted
   FOR EACH STATEMENT EXECUTE FUNCTION fold_promo_uses_deleted();
 CREATE TRIGGER fold_truncated AFTER TRUNCATE ON promo_code_uses
+  FOR EACH STATEMENT EXECUTE FUNCTION recount_promo_codes_truncated();
+
+CREATE TRIGGER lock_before_change BEFORE INSERT OR UPDATE OR DELETE ON promo_code_adjustments
+  FOR EACH STATEMENT EXECUTE FUNCTION lock_orders_shared();
+CREATE TRIGGER fold_inserted AFTER INSERT ON promo_code_adjustments REFERENCING NEW TABLE AS inserted
+  FOR EACH STATEMENT EXECUTE FUNCTION fold_promo_adjustments_inserted();
+CREATE TRIGGER fold_changed AFTER UPDATE ON promo_code_adjustments
+  REFERENCING OLD TABLE AS before_change NEW TABLE AS after_change
+  FOR EACH STATEMENT EXECUTE FUNCTION fold_promo_adjustments_changed();
+CREATE TRIGGER fold_deleted AFTER DELETE ON promo_code_adjustments REFERENCING OLD TABLE AS deleted
+  FOR EACH STATEMENT EXECUTE FUNCTION fold_promo_adjustments_deleted();
+CREATE TRIGGER fold_truncated AFTER TRUNCATE ON promo_code_adjustments
   FOR EACH STATEMENT EXECUTE FUNCTION recount_promo_codes_truncated();
 
 

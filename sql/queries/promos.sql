@@ -81,7 +81,7 @@ ORDER BY 1, 2;
 -- name: lock_promo_code
 -- Hold one promo code's row, so that a fresh statement can recount it.
 -- $1 code
-SELECT id FROM promo_codes WHERE code = $1 FOR UPDATE;
+SELECT id FROM promo_codes WHERE code = $1 FOR NO KEY UPDATE;
 
 -- name: recount_promo_code
 -- Set one held promo code to what its ledgers say.

@@ -257,14 +257,18 @@ def retry_dead_letters(  # noqa: PLR0913, PLR0917 - one parameter an option
 
 @app.command("settings")
 def show_settings(as_json: AsJson = False) -> None:
-    """Print what it would run with, where each value comes from, and what it is for; secrets are masked."""
+    """Print what it would run with and where each value comes from; secrets are masked."""
     from counterfoil import commands  # noqa: PLC0415
 
     rows = commands.describe_settings(_settings())
     if as_json:
-        _print_json({row["variable"]: {"value": row["value"], "source": row["source"]} for row in rows})
+        _print_json({row.pop("variable"): row for row in rows})
     else:
-        _print_rows(rows, as_json=False, title="Settings")
+        _print_rows(
+            [{k: row[k] for k in ("variable", "value", "source")} for row in rows],
+            as_json=False,
+            title="Settings",
+        )
 
 
 def _settings() -> Settings:

@@ -6,6 +6,7 @@ import contextlib
 import sys
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
@@ -90,26 +91,25 @@ def _roles(only: str | None) -> tuple[str, ...]:
 
 
 def _announce(settings: Settings, port: int) -> None:
-    """Say what to do next, to a person; a log reader gets it as a log line."""
-    host = f"[{settings.http_host}]" if ":" in settings.http_host else settings.http_host
-    address = f"http://{host}:{port}"
-    if not settings.embedded or (not sys.stderr.isatty() and settings.log_format == "json"):
-        import structlog  # noqa: PLC0415
-
-        structlog.get_logger("counterfoil").info("listening", address=address)
+    """With embedded parts, tell a person what to do next; otherwise the log has the address."""
+    if not settings.embedded:
         return
-    auth = " -H 'Authorization: Bearer …'" if settings.admin_token else ""
+    address = f"http://{settings.http_host}:{port}"
+    token = " -H 'Authorization: Bearer …'" if settings.admin_token else ""
+    command = Path(sys.argv[0])
+    with contextlib.suppress(ValueError):
+        command = command.absolute().relative_to(Path.cwd())
     print(
         f"""
-  counterfoil is running; Ctrl-C stops it.
+  counterfoil is running; Ctrl-C stops it. In another terminal, from this folder:
 
-  1. publish two orders        .venv/bin/counterfoil publish order.placed docs/samples/orders.jsonl
-  2. see what was counted      curl -s{auth} {address}/admin/affiliate-coupons
-  3. publish them once more    the counts stay: every fact counts once
-  4. prove it                  .venv/bin/counterfoil verify
+  1. publish some orders       {command} publish order.placed docs/samples/orders.jsonl
+  2. see what was counted      curl -s{token} {address}/admin/affiliate-coupons
+  3. publish them once more    the counts stay as they are: every fact counts once
+  4. have it proved            {command} verify
 
-  health {address}/readyz · metrics {address}/metrics
+  health   {address}/readyz
+  metrics  {address}/metrics
 """,
-        file=sys.stderr,
         flush=True,
     )

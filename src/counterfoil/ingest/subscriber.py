@@ -20,6 +20,7 @@ from counterfoil.kafka.cluster import Cluster
 from counterfoil.kafka.connection import faststream_security
 from counterfoil.settings import Settings
 from counterfoil.telemetry.health import Health
+from counterfoil.telemetry.logging import adopt_library_loggers
 
 log = structlog.get_logger("counterfoil.ingest")
 
@@ -135,6 +136,7 @@ class Subscription:
             decoder=decode,
         )
         subscriber(self._handle)
+        adopt_library_loggers()  # FastStream has just given its own a handler
         self._subscriber = subscriber
         return broker
 

@@ -24,6 +24,9 @@ LIBRARIES = ("aiokafka", "asyncio", "faststream", "litestar", "py.warnings", "uv
 RATE_LIMITED = ("aiokafka",)
 """Loggers that repeat themselves while a broker is away."""
 
+LEAST_OF_LIBRARIES = {"aiokafka": "WARNING", "faststream": "ERROR"}
+"""What they tell of every group join is for LOG_LEVEL=DEBUG; the worker says the same in its own words."""
+
 MASK = "•••"
 LONGEST_TEXT = 4_096
 DEEPEST = 6
@@ -55,6 +58,8 @@ def configure_logging(
     handler.addFilter(RepeatFilter(RATE_LIMITED))
     logging.root.handlers[:] = [handler]
     logging.root.setLevel(level)
+    for name, least in LEAST_OF_LIBRARIES.items():
+        logging.getLogger(name).setLevel(logging.NOTSET if level == "DEBUG" else least)
     logging.captureWarnings(True)
     adopt_library_loggers()
     structlog.configure(

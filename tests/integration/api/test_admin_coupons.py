@@ -32,7 +32,8 @@ async def test_the_most_used_come_first_then_by_code(client, db) -> None:
 
 async def test_pages_are_linked(client, db) -> None:
     await db.execute(
-        "INSERT INTO affiliate_coupon_adjustments (code, delta) SELECT 'C' || g, 9 - g FROM generate_series(1, 5) g"
+        "INSERT INTO affiliate_coupon_adjustments (code, delta) "
+        "SELECT 'C' || g, 9 - g FROM generate_series(1, 5) AS g"
     )
     first = await client.get(f"{PATH}?limit=2")
     assert [row["code"] for row in first.json] == ["C1", "C2"]
