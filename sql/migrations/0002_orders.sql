@@ -31,6 +31,7 @@ CREATE TABLE affiliate_coupon_adjustments (
   reason           text NOT NULL DEFAULT '',
   actor            text NOT NULL DEFAULT current_user,
   created_at       timestamptz NOT NULL DEFAULT now(),
+  idempotency_key  text UNIQUE,
   CONSTRAINT code_not_blank CHECK (code <> '')
 );
 
@@ -73,7 +74,8 @@ CREATE TABLE promo_code_adjustments (
   bonus_delta      numeric(20,6) NOT NULL DEFAULT 0,
   reason           text NOT NULL DEFAULT '',
   actor            text NOT NULL DEFAULT current_user,
-  created_at       timestamptz NOT NULL DEFAULT now()
+  created_at       timestamptz NOT NULL DEFAULT now(),
+  idempotency_key  text UNIQUE
 );
 
 CREATE INDEX promo_code_adjustments_by_promo_code ON promo_code_adjustments (promo_code_id);

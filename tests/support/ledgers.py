@@ -40,23 +40,30 @@ async def account(db: asyncpg.Connection, topic: str, table: str = "stream_posit
     return Account(**dict(row))
 
 
-async def positions(db: asyncpg.Connection) -> dict[tuple[str, int], int]:
-    """The stored position of each partition."""
-    rows = await db.fetch('SELECT topic, "partition", next_offset FROM stream_positions')
+async def positions(db: asyncpg.Connection, group: str | None = None) -> dict[tuple[str, int], int]:
+    """The stored position of each partition: a group's, or that of the group that is furthest."""
+    rows = await db.fetch(
+        """SELECT topic, "partition", max(next_offset) AS next_offset FROM stream_positions
+           WHERE consumer_group = $1 OR $1 IS NULL GROUP BY 1, 2""",
+        group,
+    )
     return {(row["topic"], row["partition"]): row["next_offset"] for row in rows}
 
 
-async def everything_is_read(db: asyncpg.Connection, stream: Stream, deadline: float = 60.0) -> None:
+async def everything_is_read(
+    db: asyncpg.Connection, stream: Stream, *, group: str | None = None, deadline: float = 60.0
+) -> None:
     """Wait until the stored positions have reached the end of what was published."""
+    stored: dict[tuple[str, int], int] = {}
 
     async def reached() -> bool:
-        stored = await positions(db)
+        stored.update(await positions(db, group))
         return all(stored.get(place, 0) >= end for place, end in stream.ends.items())
 
     try:
         await eventually(reached, deadline=deadline, every=0.05)
     except AssertionError:
-        raise AssertionError(f"not read within {deadline:g} s: {await positions(db)}, not {stream.ends}") from None
+        raise AssertionError(f"not read within {deadline:g} s: {stored} is not {stream.ends}") from None
 
 
 async def counted(db: asyncpg.Connection) -> dict[str, int]:

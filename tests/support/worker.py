@@ -75,8 +75,12 @@ class Worker:
 
     async def terminate(self, deadline: float = 30.0) -> int:
         """Ask it to end with SIGTERM; its exit code, or AssertionError when it takes longer."""
-        os.kill(self.pid, signal.SIGTERM)
+        self.ask_to_end()
         return await self.ended(deadline)
+
+    def ask_to_end(self) -> None:
+        """Send it SIGTERM, and don't wait."""
+        os.kill(self.pid, signal.SIGTERM)
 
     async def ended(self, deadline: float = 30.0) -> int:
         """Wait for its end; its exit code."""
