@@ -63,7 +63,8 @@ ON CONFLICT (code) DO UPDATE SET updated_at = c.updated_at;
 -- Set one held coupon to what its ledgers say.
 -- $1 code
 UPDATE affiliate_coupons
-SET usage_count = counted.usages, times_used = counted.usages + counted.adjustments, updated_at = now()
+SET usage_count = counted.usages, times_used = counted.usages + counted.adjustments,
+    adjusted = adjusted OR counted.adjustments <> 0, updated_at = now()
 FROM (
   SELECT (SELECT count(*) FROM affiliate_coupon_usages WHERE code = $1 AND reversed_at IS NULL) AS usages,
          (SELECT coalesce(sum(delta), 0) FROM affiliate_coupon_adjustments WHERE code = $1)::bigint AS adjustments

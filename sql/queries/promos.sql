@@ -58,24 +58,25 @@ JOIN promo_code_uses AS u ON u.order_id = k.order_id AND u.promo_code_id = k.pro
 
 -- name: drift_of_promo_codes
 -- Promo codes whose stored counts are not what their ledgers say.
-WITH counted AS (
-  SELECT promo_code_id AS id, sum(uses)::bigint AS uses, sum(bonus) AS bonus
-  FROM (
-    SELECT promo_code_id, count(*) AS uses, coalesce(sum(bonus_amount), 0) AS bonus
-    FROM promo_code_uses WHERE reversed_at IS NULL GROUP BY promo_code_id
-    UNION ALL
-    SELECT promo_code_id, sum(delta), sum(bonus_delta) FROM promo_code_adjustments GROUP BY promo_code_id
-  ) AS ledgers
-  GROUP BY promo_code_id
+WITH uses AS (
+  SELECT promo_code_id AS id, count(*) AS uses, coalesce(sum(bonus_amount), 0) AS bonus
+  FROM promo_code_uses WHERE reversed_at IS NULL GROUP BY promo_code_id
+), adjustments AS (
+  SELECT promo_code_id AS id, sum(delta)::bigint AS delta, sum(bonus_delta) AS bonus
+  FROM promo_code_adjustments GROUP BY promo_code_id
 ), compared AS (
-  SELECT p.code AS key, p.times_used, p.total_bonus_issued, coalesce(k.uses, 0) AS uses, coalesce(k.bonus, 0) AS bonus
-  FROM promo_codes AS p LEFT JOIN counted AS k ON k.id = p.id
+  SELECT p.*, coalesce(u.uses, 0) AS uses, coalesce(u.bonus, 0) AS bonus,
+         coalesce(a.delta, 0) AS delta, coalesce(a.bonus, 0) AS bonus_delta
+  FROM promo_codes AS p LEFT JOIN uses AS u USING (id) LEFT JOIN adjustments AS a USING (id)
 )
-SELECT key, 'times_used' AS counter, times_used::text AS stored, uses::text AS counted
-FROM compared WHERE times_used <> uses
-UNION ALL
-SELECT key, 'total_bonus_issued', total_bonus_issued::text, bonus::text
-FROM compared WHERE total_bonus_issued <> bonus
+SELECT code AS key, counter, stored::text, counted::text
+FROM compared, LATERAL (VALUES
+  ('times_used', times_used::numeric, (uses + delta)::numeric),
+  ('use_count', use_count, uses),
+  ('total_bonus_issued', total_bonus_issued, bonus + bonus_delta),
+  ('use_bonus', use_bonus, bonus)
+) AS c(counter, stored, counted)
+WHERE stored <> counted
 ORDER BY 1, 2;
 
 -- name: lock_promo_code
@@ -87,16 +88,15 @@ SELECT id FROM promo_codes WHERE code = $1 FOR NO KEY UPDATE;
 -- Set one held promo code to what its ledgers say.
 -- $1 code
 UPDATE promo_codes AS p
-SET times_used = counted.uses, total_bonus_issued = counted.bonus, updated_at = now()
-FROM (
-  SELECT k.id,
-         (SELECT count(*) FROM promo_code_uses AS u WHERE u.promo_code_id = k.id AND u.reversed_at IS NULL)
-         + (SELECT coalesce(sum(delta), 0) FROM promo_code_adjustments AS a WHERE a.promo_code_id = k.id) AS uses,
-         (SELECT coalesce(sum(bonus_amount), 0) FROM promo_code_uses AS u WHERE u.promo_code_id = k.id AND u.reversed_at IS NULL)
-         + (SELECT coalesce(sum(bonus_delta), 0) FROM promo_code_adjustments AS a WHERE a.promo_code_id = k.id) AS bonus
-  FROM promo_codes AS k WHERE k.code = $1
-) AS counted
-WHERE p.id = counted.id;
+SET use_count = u.uses, times_used = u.uses + a.delta,
+    use_bonus = u.bonus, total_bonus_issued = u.bonus + a.bonus,
+    adjusted = p.adjusted OR a.delta <> 0 OR a.bonus <> 0, updated_at = now()
+FROM promo_codes AS k,
+     LATERAL (SELECT count(*) AS uses, coalesce(sum(bonus_amount), 0) AS bonus
+              FROM promo_code_uses WHERE promo_code_id = k.id AND reversed_at IS NULL) AS u,
+     LATERAL (SELECT coalesce(sum(delta), 0) AS delta, coalesce(sum(bonus_delta), 0) AS bonus
+              FROM promo_code_adjustments WHERE promo_code_id = k.id) AS a
+WHERE p.id = k.id AND k.code = $1;
 
 -- name: count_promo_codes
 -- How many promo codes there are to verify.

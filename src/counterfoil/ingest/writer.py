@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -89,7 +90,8 @@ class Writer:
         """Cut the connection: what it was doing is rolled back by the server, without waiting for it here."""
         if self._connection is not None:
             connection, self._connection = self._connection, None
-            connection.terminate()
+            with contextlib.suppress(asyncpg.InterfaceError):  # the pool has it back already where the server closed it
+                connection.terminate()
             await self._pool.release(connection)
 
     async def _transaction(self, connection: Connection, planned: Planned, positions: Positions) -> Written:

@@ -25,6 +25,7 @@ from counterfoil.api.requests import (
     read_required_code,
     takes,
 )
+from counterfoil.database.connection import Connection
 from counterfoil.database.queries import sql
 from counterfoil.settings import Settings
 
@@ -32,8 +33,6 @@ PATH = "/admin/promo-codes"
 
 _MONEY_LIMIT = 10**14
 _MICRO = Decimal("0.000001")
-
-_FIELD_OF_CONSTRAINT = {"times_used_not_negative": "delta", "total_bonus_issued_not_negative": "bonusDelta"}
 
 
 class PromoCode(Struct, rename="camel"):
@@ -92,14 +91,14 @@ async def create_promo_code(
         return await answer_once(connection, idempotency_key, (PATH, wanted), work)
 
 
-async def find_promo_codes(connection: asyncpg.Connection, listing: Listing) -> list[PromoCode]:
+async def find_promo_codes(connection: Connection, listing: Listing) -> list[PromoCode]:
     """Promo codes, the most used first, then by code; a row beyond the listing's limit if there is one."""
     rows = await connection.fetch(sql("list_promo_codes"), listing.code, listing.limit + 1, listing.offset)
     return [PromoCode(*row) for row in rows]
 
 
 async def ensure_promo_code(
-    connection: asyncpg.Connection, wanted: NewPromoCode, idempotency_key: str | None
+    connection: Connection, wanted: NewPromoCode, idempotency_key: str | None
 ) -> tuple[int, PromoCode]:
     """Make and adjust it in the caller's transaction; raises 422 when a count would fall below 0."""
     if wanted.adjusts:
@@ -108,7 +107,9 @@ async def ensure_promo_code(
     if wanted.adjusts:
         await _adjust(connection, wanted, idempotency_key)
     found = await connection.fetch(sql("find_promo_code"), wanted.code)
-    return 201 if created or wanted.adjusts else 200, PromoCode(*found[0])
+    promo_code = PromoCode(*found[0])
+    _refuse_below_zero(wanted, promo_code)
+    return 201 if created or wanted.adjusts else 200, promo_code
 
 
 def is_exact_money(amount: Decimal) -> bool:
@@ -116,22 +117,21 @@ def is_exact_money(amount: Decimal) -> bool:
     return amount.is_finite() and abs(amount) < _MONEY_LIMIT and amount == amount.quantize(_MICRO)
 
 
-async def _adjust(connection: asyncpg.Connection, wanted: NewPromoCode, idempotency_key: str | None) -> None:
-    delta, bonus_delta = wanted.delta or 0, wanted.bonus_delta or Decimal(0)
-    try:
-        await connection.execute(
-            sql("insert_promo_adjustment"),
-            wanted.code,
-            delta,
-            bonus_delta,
-            wanted.reason,
-            ACTOR,
-            idempotency_key,
-        )
-    except asyncpg.CheckViolationError as error:
-        raise _below_zero(error) from None
+async def _adjust(connection: Connection, wanted: NewPromoCode, idempotency_key: str | None) -> None:
+    await connection.execute(
+        sql("insert_promo_adjustment"),
+        wanted.code,
+        wanted.delta or 0,
+        wanted.bonus_delta or Decimal(0),
+        wanted.reason,
+        ACTOR,
+        idempotency_key,
+    )
 
 
-def _below_zero(error: asyncpg.CheckViolationError) -> Exception:
-    field = _FIELD_OF_CONSTRAINT.get(error.constraint_name or "")
-    return invalid_field(field, "must leave the count at 0 or more") if field else error
+def _refuse_below_zero(wanted: NewPromoCode, found: PromoCode) -> None:
+    """Decide while the insert's trigger holds the row."""
+    if (wanted.delta or 0) < 0 and found.times_used < 0:
+        raise invalid_field("delta", "must leave timesUsed at 0 or more")
+    if (wanted.bonus_delta or 0) < 0 and found.total_bonus_issued < 0:
+        raise invalid_field("bonusDelta", "must leave totalBonusIssued at 0 or more")

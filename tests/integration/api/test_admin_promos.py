@@ -147,12 +147,11 @@ async def test_truncating_one_ledger_keeps_what_the_other_counts(db) -> None:
     assert await counts(db) == (1, Decimal("1.5"))
 
 
-async def test_a_count_never_falls_below_zero(db) -> None:
+async def test_uses_alone_never_count_below_zero(db) -> None:
     promo = await a_promo(db)
-    with pytest.raises(asyncpg.CheckViolationError):
-        await an_adjustment(db, promo, -1)
-    await an_adjustment(db, promo, 1)
     await a_use(db, promo)
-    with pytest.raises(asyncpg.CheckViolationError):
-        await an_adjustment(db, promo, -3)
-    assert await counts(db) == (2, Decimal("1.5"))
+    await an_adjustment(db, promo, -1, "-1.5")
+    assert await counts(db) == (0, Decimal(0))
+    await db.execute("UPDATE promo_codes SET use_count = 0")
+    with pytest.raises(asyncpg.CheckViolationError, match="use_count_not_negative"):
+        await db.execute("DELETE FROM promo_code_uses")

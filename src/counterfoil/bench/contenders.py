@@ -1,0 +1,87 @@
+"""What the worker is measured beside: bare COPY, and a handler with a transaction for each event."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import asyncpg
+from faststream.kafka import KafkaBroker
+
+from counterfoil.bench.orders import Order
+from counterfoil.bench.sources import Ground
+from counterfoil.database.pool import create_pool
+from counterfoil.kafka.connection import faststream_security
+
+COPY_ROWS = 5_000
+COLUMNS = ("order_id", "code", "occurred_at", "source_id", "source_offset")
+PEER_WITHIN_S = 300.0
+
+Row = tuple[str, str, datetime, int, int]
+
+
+async def bare_copy(ground: Ground, orders: Sequence[Order]) -> float:
+    """Rows a second of binary COPY, 5,000 sorted rows each, into the ledger without its triggers."""
+    connection = ground.connection
+    await connection.execute("CREATE TABLE bare (LIKE affiliate_coupon_usages INCLUDING ALL)")
+    batches = [_rows(orders, start) for start in range(0, len(orders), COPY_ROWS)]
+    began = time.perf_counter()
+    for rows in batches:
+        await connection.copy_records_to_table("bare", records=rows, columns=COLUMNS)
+    return len(orders) / (time.perf_counter() - began)
+
+
+def _rows(orders: Sequence[Order], start: int) -> list[Row]:
+    some = orders[start : start + COPY_ROWS]
+    return sorted((o.order_id, o.code, o.placed_at, 1, start + number) for number, o in enumerate(some))
+
+
+async def peer(ground: Ground, schema: str, topic: str, group: str, orders: int) -> float:
+    """Orders a second of a plain FastStream handler: its default subscriber, one transaction for each event."""
+    await ground.connection.execute(
+        "CREATE TABLE peer_usages (LIKE affiliate_coupon_usages INCLUDING ALL);"
+        "CREATE TABLE peer_coupons (LIKE affiliate_coupons INCLUDING ALL)"
+    )
+    settings = ground.settings
+    pool = await create_pool(settings.model_copy(update={"db_schema": schema}), "bench peer", 1)
+    broker = KafkaBroker(
+        settings.kafka_bootstrap_servers.split(","), security=faststream_security(settings), logger=None
+    )
+    times: list[float] = []
+    done = asyncio.Event()
+
+    @broker.subscriber(topic, group_id=group, auto_offset_reset="earliest")
+    async def count(order: dict[str, Any]) -> None:
+        async with pool.acquire() as connection, connection.transaction():
+            await _count(connection, order)
+        times.append(time.perf_counter())
+        if len(times) == orders:
+            done.set()
+
+    try:
+        await broker.start()
+        await asyncio.wait_for(done.wait(), PEER_WITHIN_S)
+    finally:
+        await broker.stop()
+        await pool.close()
+    return (len(times) - 1) / (times[-1] - times[0])
+
+
+async def _count(connection: asyncpg.pool.PoolConnectionProxy[Any], order: dict[str, Any]) -> None:
+    for code in order["codes"]:
+        added = await connection.fetchval(
+            "INSERT INTO peer_usages (order_id, code, occurred_at) VALUES ($1, $2, $3) "
+            "ON CONFLICT DO NOTHING RETURNING true",
+            order["order_id"],
+            code,
+            datetime.fromisoformat(order["timestamp"]),
+        )
+        if added:
+            await connection.execute(
+                "INSERT INTO peer_coupons AS c (code, times_used) VALUES ($1, 1) "
+                "ON CONFLICT (code) DO UPDATE SET times_used = c.times_used + 1, updated_at = now()",
+                code,
+            )

@@ -1,0 +1,151 @@
+"""What a bench runs on: the PostgreSQL and Kafka that the settings name, or embedded ones; cleaned up at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import secrets
+import shutil
+import signal
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import asyncpg
+from aiokafka.admin import AIOKafkaAdminClient
+from pydantic import SecretStr
+
+from counterfoil.bench.orders import Order, preload
+from counterfoil.database.migrate import migrate
+from counterfoil.database.pool import connect, database_address
+from counterfoil.embedded.broker import EmbeddedBroker
+from counterfoil.embedded.postgres import EmbeddedPostgres
+from counterfoil.kafka.cluster import Cluster
+from counterfoil.kafka.connection import client_options
+from counterfoil.settings import Settings, load_settings
+
+PARTITIONS = 4
+
+POSTGRES_OPTIONS = {"shared_buffers": "512MB", "max_wal_size": "4GB"}
+"""Beside PostgreSQL's defaults, so that checkpoints don't dominate; fsync and synchronous_commit stay on."""
+
+SHOWN_SETTINGS = ("fsync", "synchronous_commit", "full_page_writes", "shared_buffers", "max_wal_size")
+
+ON_DISK = Path("/var/tmp")  # noqa: S108 - our folder in it has a random name, and /tmp may be memory
+
+
+@dataclass
+class Ground:
+    """Where both sides answer, and what was made there for this bench alone."""
+
+    settings: Settings
+    connection: asyncpg.Connection
+    folder: Path
+    kafka: str
+    postgres: str
+    postgres_settings: dict[str, str]
+    name: str = field(default_factory=lambda: f"counterfoil_bench_{secrets.token_hex(4)}")
+    topics: list[str] = field(default_factory=list)
+    _schemas: int = 0
+
+    async def topic(self, what: str, orders: Sequence[Order] = ()) -> str:
+        """A new topic of four partitions that holds these orders; its name."""
+        name = f"{self.name}.{what}"
+        cluster = Cluster(self.settings)
+        try:
+            await cluster.create_topics([name], PARTITIONS)
+        finally:
+            await cluster.close()
+        self.topics.append(name)
+        await preload(self.settings, name, PARTITIONS, orders)
+        return name
+
+    @contextlib.asynccontextmanager
+    async def schema(self) -> AsyncIterator[str]:
+        """A new, migrated schema, which our connection looks into; dropped at the end."""
+        self._schemas += 1
+        name = f"{self.name}_{self._schemas}"
+        try:
+            await migrate(database_address(self.settings), name)
+            await self.connection.execute(f'SET search_path TO "{name}", pg_temp')
+            with contextlib.suppress(asyncpg.InsufficientPrivilegeError):  # each pass begins after one
+                await self.connection.execute("CHECKPOINT")
+            yield name
+        finally:
+            await self._drop(name)
+
+    async def _drop(self, schema: str) -> None:
+        # On a connection of its own: ours may have been cut in the middle of something.
+        connection = await asyncpg.connect(database_address(self.settings))
+        try:
+            await connection.execute(f'DROP SCHEMA IF EXISTS "{schema}" CASCADE')
+        finally:
+            await connection.close()
+
+    async def delete_topics(self) -> None:
+        """Delete what was made; Kafka drops the groups that read nothing else by itself."""
+        if self.topics:
+            admin = AIOKafkaAdminClient(**client_options(self.settings))
+            await admin.start()
+            try:
+                await admin.delete_topics(self.topics)
+            finally:
+                await admin.close()
+
+
+@contextlib.asynccontextmanager
+async def ground() -> AsyncIterator[Ground]:
+    """The ground of a bench; a second Ctrl-C doesn't stop its removal."""
+    settings = load_settings()
+    folder = _place() / f"counterfoil-bench-{secrets.token_hex(4)}"
+    own_postgres = own_broker = None
+    async with contextlib.AsyncExitStack() as stack:
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        found: dict[str, object] = {}
+        if settings.database_url is None:
+            own_postgres = EmbeddedPostgres(folder / "postgres", options=POSTGRES_OPTIONS)
+            stack.callback(own_postgres.remove)
+            own_postgres.start()
+            found["database_url"] = SecretStr(own_postgres.dsn)
+        if "kafka_bootstrap_servers" not in settings.model_fields_set:
+            own_broker = EmbeddedBroker(folder / "broker")
+            stack.callback(own_broker.remove)
+            own_broker.start()
+            found |= {"kafka_bootstrap_servers": own_broker.bootstrap_servers, "kafka_idempotence": False}
+        folder.mkdir(exist_ok=True)
+        settings = settings.model_copy(update=found)
+        connection = await connect(settings, "bench")
+        stack.callback(connection.terminate)
+        await connection.execute("SET statement_timeout = 0")
+        made = Ground(
+            settings=settings,
+            connection=connection,
+            folder=folder,
+            kafka="embedded broker (Tansu, in memory)" if own_broker else "the broker named by the settings",
+            postgres=await _postgres(connection, embedded=own_postgres is not None),
+            postgres_settings={name: await connection.fetchval(f"SHOW {name}") for name in SHOWN_SETTINGS},
+        )
+        if not own_broker:
+            stack.push_async_callback(made.delete_topics)
+        stack.callback(signal.signal, signal.SIGINT, signal.SIG_IGN)  # the first to be called at the end
+        yield made
+
+
+async def _postgres(connection: asyncpg.Connection, *, embedded: bool) -> str:
+    version = str(await connection.fetchval("SHOW server_version")).split()[0]
+    return f"PostgreSQL {version}, " + ("embedded" if embedded else "named by the settings")
+
+
+def _place() -> Path:
+    return ON_DISK if os.access(ON_DISK, os.W_OK) else Path(tempfile.gettempdir())
+
+
+def machine() -> dict[str, object]:
+    """What a figure is worth nothing without."""
+    return {
+        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+    }
