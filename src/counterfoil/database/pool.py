@@ -12,6 +12,9 @@ from counterfoil.settings import Settings, masked_address
 
 CONNECT_TIMEOUT_S = 10.0
 
+IDLE_IN_TRANSACTION_MS = 15_000
+"""A worker that is stopped inside its transaction keeps its locks no longer than that."""
+
 UNREACHABLE = (
     OSError,
     TimeoutError,
@@ -50,7 +53,7 @@ def connection_options(schema: str, timeout: timedelta, purpose: str) -> dict[st
             "search_path": f"{schema},pg_temp",
             "statement_timeout": str(milliseconds),
             "lock_timeout": str(milliseconds),
-            "idle_in_transaction_session_timeout": str(2 * milliseconds),
+            "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_MS),
             "timezone": "UTC",
         },
     }
