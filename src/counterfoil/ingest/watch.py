@@ -8,6 +8,7 @@ from collections import defaultdict
 
 import structlog
 from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import KafkaError
 
 from counterfoil.errors import DependencyUnreachable
 from counterfoil.ingest.partitions import Partition, PartitionState
@@ -21,6 +22,7 @@ from counterfoil.telemetry.metrics import Metrics
 log = structlog.get_logger("counterfoil.ingest")
 
 INTERVAL_S = 1.0
+POSITION_WITHIN_S = 0.5
 STANDSTILL_S = 90.0
 """How long a group may go unjoined, or a lag unread, while Kafka answers, before the consumer is made anew."""
 
@@ -54,9 +56,13 @@ class Watch:
     async def run_forever(self) -> None:
         """Look, wait, look again, until cancelled."""
         while True:
-            await self._look_at_kafka()
-            self._look_at_lag()
-            await self._commits.flush(self._subscription.consumer)
+            try:
+                await self._look_at_kafka()
+                await self._look_at_lag()
+                await self._commits.flush(self._subscription.consumer)
+            except Exception:
+                log.exception("watch_failed")  # who only looks on must not stop the work
+                self._health.check("lag").failed("the watch failed; see the log")
             await asyncio.sleep(INTERVAL_S)
 
     async def _look_at_kafka(self) -> None:
@@ -72,16 +78,21 @@ class Watch:
         if positions is not None and positions.cluster_id != cluster_id:
             self._locator.request()
 
-    def _look_at_lag(self) -> None:
+    async def _look_at_lag(self) -> None:
         consumer = self._subscription.consumer
         check = self._health.check("lag")
         if consumer is None:
             check.failed("no consumer yet")
             return
         held = consumer.assignment()
-        lags = {p: self._lag(consumer, state) for p, state in self._pipeline.states.items() if p in held}
+        lags = {
+            partition: await self._lag(consumer, state)
+            for partition, state in list(self._pipeline.states.items())
+            if partition in held
+        }
         unknown = [p for p in held if lags.get(p) is None]
         self._metrics.lag_records.clear()
+        lags = {partition: lag for partition, lag in lags.items() if partition in self._pipeline.states}
         for partition, lag in lags.items():
             if lag is not None:
                 self._metrics.lag_records.labels(partition.topic, partition.partition).set(lag)
@@ -95,8 +106,10 @@ class Watch:
             check.passed(f"{sum(lag or 0 for lag in lags.values())} records")
         self._notice_standstill(lags)
 
-    def _lag(self, consumer: AIOKafkaConsumer, state: PartitionState) -> int | None:
+    async def _lag(self, consumer: AIOKafkaConsumer, state: PartitionState) -> int | None:
         """Records between the stored position and the log's end; None while the end is unknown."""
+        if state.partition not in consumer.assignment():  # lost while another partition was looked at
+            return None
         end = consumer.highwater(state.partition)
         if end is None:
             return None
@@ -104,7 +117,17 @@ class Watch:
             self._notice_short_log(state, end)
             return 0
         self._short_log.pop(state.partition, None)
+        if end > state.stored == state.expected and await self._has_read_to(consumer, state, end):
+            return 0  # what lies behind the last record are transaction markers
         return int(end - state.stored)
+
+    @staticmethod
+    async def _has_read_to(consumer: AIOKafkaConsumer, state: PartitionState, end: int) -> bool:
+        try:
+            async with asyncio.timeout(POSITION_WITHIN_S):
+                return bool(await consumer.position(state.partition) >= end)
+        except (KafkaError, TimeoutError):
+            return False
 
     def _notice_short_log(self, state: PartitionState, end: int) -> None:
         """Seen twice, an end before the stored position is another log's."""

@@ -90,7 +90,9 @@ class Writer:
         """Cut the connection: what it was doing is rolled back by the server, without waiting for it here."""
         if self._connection is not None:
             connection, self._connection = self._connection, None
-            with contextlib.suppress(asyncpg.InterfaceError):  # the pool has it back already where the server closed it
+            with contextlib.suppress(
+                asyncpg.InterfaceError
+            ):  # the pool has it back already where the server closed it
                 connection.terminate()
             await self._pool.release(connection)
 
