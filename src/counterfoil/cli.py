@@ -83,9 +83,12 @@ def run(
     ] = None,
 ) -> None:
     """Run the worker until SIGTERM or Ctrl-C."""
-    from counterfoil.running import run_command  # noqa: PLC0415
+    try:
+        from counterfoil.running import run_command  # noqa: PLC0415
 
-    run_command(embedded=embedded, only=only)
+        run_command(embedded=embedded, only=only)
+    except KeyboardInterrupt:  # before the worker has taken over the signals; what had begun is undone by now
+        sys.exit(0)
 
 
 @app.command()
@@ -209,7 +212,21 @@ def list_dead_letters(  # noqa: PLR0913, PLR0917 - one parameter an option
     rows = commands.list_dead_letters(
         _settings(), topic=topic, kind=reason, since=since, resolved=resolved, limit=limit, offset=offset
     )
+    if not as_json:
+        rows = [_in_short(row) for row in rows]
     _print_rows(rows, as_json=as_json, title="Dead letters")
+
+
+def _in_short(row: dict[str, Any]) -> dict[str, Any]:
+    """What a table of a terminal's width has room for."""
+    return {
+        "id": row["id"],
+        "record": f"{row['topic']}/{row['partition']}@{row['offset']}",
+        "kind": row["error_kind"],
+        "error": row["error"],
+        "first seen": f"{row['first_seen_at']:%Y-%m-%d %H:%M}",
+        "state": "resolved" if row["resolved_at"] else "tried again" if row["retried_at"] else "open",
+    }
 
 
 @dead_letters.command("show")

@@ -267,7 +267,7 @@ def describe_settings(settings: Settings) -> list[dict[str, str]]:
     return [
         {
             "variable": f"{PREFIX}{name.upper()}",
-            "value": _masked(getattr(settings, name)),
+            "value": _masked(getattr(settings, name), is_address=name.endswith("database_url")),
             "source": _source(name, settings, environment, dotenv),
             "about": field.description or "",
         }
@@ -275,10 +275,9 @@ def describe_settings(settings: Settings) -> list[dict[str, str]]:
     ]
 
 
-def _masked(value: object) -> str:
+def _masked(value: object, *, is_address: bool) -> str:
     if isinstance(value, SecretStr):
-        text = value.get_secret_value()
-        return masked_address(text) if "://" in text else "•••"
+        return masked_address(value.get_secret_value()) if is_address else "•••"
     if isinstance(value, tuple):
         return ",".join(value)
     if hasattr(value, "total_seconds"):

@@ -88,7 +88,7 @@ class _Bench:
     async def _copy(self, _schema: str) -> None:
         rate = await bare_copy(self._ground, self._orders)
         self.report.copy.append(rate)
-        self.report.differences += await ledger_differences(self._ground, self._orders, "bare", "")
+        self.report.differences += await ledger_differences(self._ground, self._orders, "bare", None)
         self._say(f"  bare COPY              {rate:9,.0f} rows/s")
 
     async def _worker_and_duplicates(self, schema: str) -> None:
@@ -97,7 +97,7 @@ class _Bench:
         self._say(f"  this worker            {run.per_second:9,.0f} orders/s")
         run = await self._pass(schema, self._topic, "duplicates", self._orders)
         self.report.duplicates.append(run)
-        self._say(f"  all of it duplicates   {run.per_second:9,.0f} orders/s")
+        self._say(f"  duplicates alone       {run.per_second:9,.0f} orders/s")
 
     async def _hot_code(self, schema: str) -> None:
         run = await self._pass(schema, self._hot_topic, "applied", self._hot)
@@ -117,7 +117,7 @@ class _Bench:
         self.report.differences += await ledger_differences(
             self._ground, self._few, "peer_usages", "peer_coupons"
         )
-        self._say(f"  a transaction an event {rate:9,.0f} orders/s")
+        self._say(f"  a transaction each     {rate:9,.0f} orders/s")
 
     async def _latency(self, schema: str) -> None:
         self._say(f"publishing {RATE:,} orders a second")

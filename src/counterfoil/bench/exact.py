@@ -15,7 +15,7 @@ async def ledger_differences(
     ground: Ground,
     orders: Sequence[Order],
     usages: str = "affiliate_coupon_usages",
-    coupons: str = "affiliate_coupons",
+    coupons: str | None = "affiliate_coupons",
 ) -> list[str]:
     """Where the ledger or the counts by code are not those of the orders."""
     wrong = []

@@ -10,7 +10,7 @@ from statistics import median
 from rich.console import Console
 from rich.table import Table
 
-from counterfoil.bench.latency import Latency
+from counterfoil.bench.latency import RATE, Latency
 from counterfoil.bench.worker import WorkerRun
 
 
@@ -53,7 +53,7 @@ class Report:
                 "duplicates_to_worker": round(_rate(self.duplicates) / worker, 3),
                 "hot_code_to_worker": round(_rate(self.hot_code) / worker, 3),
             },
-            "latency": None if self.latency is None else _rounded(asdict(self.latency)),
+            "latency": self.latency and {"per_second": RATE} | _rounded(asdict(self.latency)),
             "exact": not self.differences,
             "differences": self.differences,
         }
@@ -72,10 +72,10 @@ class Report:
             title=f"{self.orders:,} orders, medians of {len(self.worker)} runs", title_justify="left"
         )
         for name in ("", "records/s", "of this worker", "µs CPU a record", "peak MiB"):
-            table.add_column(name, justify="left" if not name else "right")
+            table.add_column(name, justify="left" if not name else "right", no_wrap=not name)
         for name, runs in (
             ("this worker", self.worker),
-            ("  all of it duplicates", self.duplicates),
+            ("  duplicates alone", self.duplicates),
             ("  one hot code", self.hot_code),
         ):
             table.add_row(
@@ -85,16 +85,16 @@ class Report:
                 _said(_median(runs, lambda run: run.cpu_us), ".1f"),
                 _said(_median(runs, lambda run: run.peak_mib), ".0f"),
             )
-        table.add_row("bare COPY, no triggers", f"{copy:,.0f}", f"{copy / worker:.0%}", "", "")
+        table.add_row("bare COPY", f"{copy:,.0f}", f"{copy / worker:.0%}", "", "")
         peer = median(self.peer)
-        table.add_row("a transaction an event", f"{peer:,.0f}", f"{peer / worker:.1%}", "", "")
+        table.add_row("a transaction each", f"{peer:,.0f}", f"{peer / worker:.1%}", "", "")
         console.print(table)
         console.print(
             f"{worker / copy:.0%} of bare COPY · {worker / peer:.0f} times a transaction for each event"
         )
         if self.latency:
             console.print(
-                f"publish to row at 1,000 a second: p50 {self.latency.p50_ms:.0f} ms, "
+                f"publish to row at {RATE:,} a second: p50 {self.latency.p50_ms:.0f} ms, "
                 f"p99 {self.latency.p99_ms:.0f} ms, longest {self.latency.max_ms:.0f} ms"
             )
         settings = ", ".join(f"{name} {value}" for name, value in self.postgres_settings.items())

@@ -11,6 +11,7 @@ import signal
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 
 import asyncpg
@@ -21,6 +22,7 @@ from counterfoil.bench.orders import Order, preload
 from counterfoil.database.migrate import migrate
 from counterfoil.database.pool import connect, database_address
 from counterfoil.embedded.broker import EmbeddedBroker
+from counterfoil.embedded.places import make_folder
 from counterfoil.embedded.postgres import EmbeddedPostgres
 from counterfoil.kafka.cluster import Cluster
 from counterfoil.kafka.connection import client_options
@@ -97,45 +99,53 @@ class Ground:
 
 @contextlib.asynccontextmanager
 async def ground() -> AsyncIterator[Ground]:
-    """The ground of a bench; a second Ctrl-C doesn't stop its removal."""
+    """The ground of a bench, removed at the end; a second Ctrl-C doesn't stop that."""
+    async with contextlib.AsyncExitStack() as stack:
+        stack.callback(signal.signal, signal.SIGINT, signal.getsignal(signal.SIGINT))
+        try:
+            yield await _made(stack)
+        finally:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+async def _made(stack: contextlib.AsyncExitStack) -> Ground:
     settings = load_settings()
     folder = _place() / f"counterfoil-bench-{secrets.token_hex(4)}"
-    own_postgres = own_broker = None
-    async with contextlib.AsyncExitStack() as stack:
-        stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        found: dict[str, object] = {}
-        if settings.database_url is None:
-            own_postgres = EmbeddedPostgres(folder / "postgres", options=POSTGRES_OPTIONS)
-            stack.callback(own_postgres.remove)
-            own_postgres.start()
-            found["database_url"] = SecretStr(own_postgres.dsn)
-        if "kafka_bootstrap_servers" not in settings.model_fields_set:
-            own_broker = EmbeddedBroker(folder / "broker")
-            stack.callback(own_broker.remove)
-            own_broker.start()
-            found |= {"kafka_bootstrap_servers": own_broker.bootstrap_servers, "kafka_idempotence": False}
-        folder.mkdir(exist_ok=True)
+    stack.callback(shutil.rmtree, folder, ignore_errors=True)
+    make_folder(folder)
+    own_postgres = settings.database_url is None
+    own_broker = "kafka_bootstrap_servers" not in settings.model_fields_set
+    # Starting holds the loop on purpose: a Ctrl-C in between is heard at the next await.
+    if own_postgres:
+        postgres = EmbeddedPostgres(folder / "postgres", options=POSTGRES_OPTIONS)
+        stack.callback(postgres.remove)
+        postgres.start()
+        settings = settings.model_copy(update={"database_url": SecretStr(postgres.dsn)})
+    if own_broker:
+        broker = EmbeddedBroker(folder / "broker")
+        stack.callback(broker.remove)
+        broker.start()
+        found = {"kafka_bootstrap_servers": broker.bootstrap_servers, "kafka_idempotence": False}
         settings = settings.model_copy(update=found)
-        connection = await connect(settings, "bench")
-        stack.callback(connection.terminate)
-        await connection.execute("SET statement_timeout = 0")
-        made = Ground(
-            settings=settings,
-            connection=connection,
-            folder=folder,
-            kafka="embedded broker (Tansu, in memory)" if own_broker else "the broker named by the settings",
-            postgres=await _postgres(connection, embedded=own_postgres is not None),
-            postgres_settings={name: await connection.fetchval(f"SHOW {name}") for name in SHOWN_SETTINGS},
-        )
-        if not own_broker:
-            stack.push_async_callback(made.delete_topics)
-        stack.callback(signal.signal, signal.SIGINT, signal.SIG_IGN)  # the first to be called at the end
-        yield made
-
-
-async def _postgres(connection: asyncpg.Connection, *, embedded: bool) -> str:
+    patient = settings.model_copy(update={"database_timeout_s": timedelta(hours=1)})
+    connection = await connect(patient, "bench")
+    stack.callback(connection.terminate)
     version = str(await connection.fetchval("SHOW server_version")).split()[0]
-    return f"PostgreSQL {version}, " + ("embedded" if embedded else "named by the settings")
+    made = Ground(
+        settings=settings,
+        connection=connection,
+        folder=folder,
+        kafka=(
+            "embedded broker (Tansu, in memory)"
+            if own_broker
+            else f"Kafka at {settings.kafka_bootstrap_servers}"
+        ),
+        postgres=f"PostgreSQL {version}, " + ("embedded" if own_postgres else "named by the settings"),
+        postgres_settings={name: await connection.fetchval(f"SHOW {name}") for name in SHOWN_SETTINGS},
+    )
+    if not own_broker:
+        stack.push_async_callback(made.delete_topics)
+    return made
 
 
 def _place() -> Path:

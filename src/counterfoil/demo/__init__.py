@@ -221,6 +221,7 @@ def _summarise(display: Display, plan: Traffic, show: Show, found: Counts, wrong
         ("worker killed", f"{show.back_after_s:.1f} s", "until it was back"),
         ("", show.waiting_at_kill, "records were waiting for it when it was killed"),
     ]
+    display.end_progress()
     display.table("What you saw", rows)
     for line in wrong:
         display.step(f"DIFFERENCE  {line}", style="bold red")

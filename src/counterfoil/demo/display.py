@@ -8,6 +8,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
+from rich.text import Text
 
 PLAIN_LINE_EVERY_S = 1.0
 
@@ -35,6 +36,10 @@ class Display:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.end_progress()
+
+    def end_progress(self) -> None:
+        """Take the live line away."""
         self._progress.stop()
 
     @property
@@ -44,7 +49,7 @@ class Display:
 
     def step(self, text: str, *, style: str = "") -> None:
         """A line that stays."""
-        self.console.print(f"{self.elapsed:5.1f} s  {text}", style=style, markup=False)
+        self.console.print(Text(f"{self.elapsed:5.1f} s  {text}", style))
 
     def counting(self, sent: int, counted: int, planned: int) -> None:
         """How many records are published and how many are accounted for."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 
 import asyncpg
 import structlog
@@ -24,7 +25,7 @@ from counterfoil.telemetry.metrics import Metrics
 log = structlog.get_logger("counterfoil.ingest")
 
 SETTLE_S = 3.0
-"""How long a revocation waits for the batch in flight; the group waits meanwhile."""
+"""How long a revocation waits for the batch in flight, at most; the group waits meanwhile."""
 
 COMMIT_S = 5.0
 """How long a commit to Kafka may take: without a coordinator it would retry for ever."""
@@ -177,21 +178,30 @@ class Locator:
 class Rebalance(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is untyped
     """Tells the road what the group decides."""
 
-    def __init__(
-        self, pipeline: Pipeline, locator: Locator, commits: Commits, health: Health, metrics: Metrics
+    def __init__(  # noqa: PLR0913
+        self,
+        *,
+        pipeline: Pipeline,
+        locator: Locator,
+        commits: Commits,
+        health: Health,
+        metrics: Metrics,
+        session: timedelta,
     ) -> None:
         self._pipeline = pipeline
         self._locator = locator
         self._commits = commits
         self._health = health
         self._metrics = metrics
+        # no heartbeat is sent while the assignment is taken in: longer than a session and the group puts us out
+        self._settle_s = min(SETTLE_S, session.total_seconds() / 3)
 
     async def on_partitions_revoked(self, revoked: set[Partition]) -> None:
         """Let the batch in flight finish, shortly; the fence guards what comes after."""
         self._health.check("group").failed("rebalancing")
         self._pipeline.forget(list(revoked))
         if revoked and not self._pipeline.in_trouble:
-            await self._pipeline.settle(SETTLE_S)
+            await self._pipeline.settle(self._settle_s)
             await self._commits.flush(self._locator.consumer())
 
     async def on_partitions_assigned(self, assigned: set[Partition]) -> None:
@@ -199,6 +209,7 @@ class Rebalance(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is 
         log.info("partitions_assigned", count=len(assigned))
         self._pipeline.forget(list(self._pipeline.states))  # a new consumer comes without a revocation
         self._metrics.rebalances.inc()
+        self._health.check("lag").failed("positions are being read")  # what was known is of the last assignment
         self._health.check("group").passed(f"{len(assigned)} partitions")
         self._locator.request()
-        await self._locator.wait(SETTLE_S)
+        await self._locator.wait(self._settle_s)

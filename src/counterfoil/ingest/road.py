@@ -77,7 +77,14 @@ class Road:
             health=health,
             metrics=metrics,
         )
-        rebalance = Rebalance(self.pipeline, self._locator, self._commits, health, metrics)
+        rebalance = Rebalance(
+            pipeline=self.pipeline,
+            locator=self._locator,
+            commits=self._commits,
+            health=health,
+            metrics=metrics,
+            session=settings.kafka_session_timeout_ms,
+        )
         self._subscription = Subscription(settings, self._cluster, self.pipeline.take, rebalance, health)
         self.pipeline.relocate = self._locator.request
         self.pipeline.committed = self._commits.note

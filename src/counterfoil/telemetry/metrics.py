@@ -56,9 +56,6 @@ class Metrics:
         self.paused = gauge("paused", "1 while the breaker holds the topic", "topic")
 
         # Batches
-        self.batches = counter(
-            "batches", "transactions committed, by how rows went in: copy or merge", "path"
-        )
         self.batch_retries = counter("batch_retries", "batches begun again, by class of SQLSTATE", "reason")
         self.batch_records = histogram("batch_records", "records of a transaction", RECORDS)
         self.batch_seconds = histogram("batch_seconds", "from a batch's first look to its commit", SECONDS)
@@ -105,4 +102,7 @@ class Metrics:
 def describe() -> list[Description]:
     """Every metric that `/metrics` shows, in reading order; the documentation is made from it."""
     process = ProcessCollector(registry=None).collect()
-    return Metrics().descriptions + [Description(m.name, m.type, (), m.documentation) for m in process]
+    suffixes = {"counter": "_total"}  # left out of a counter's name until it is exposed
+    return Metrics().descriptions + [
+        Description(m.name + suffixes.get(m.type, ""), m.type, (), m.documentation) for m in process
+    ]
