@@ -40,7 +40,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 def main() -> None:
     """Entry point: every foreseen error is one line on standard error and an exit code."""
     try:
-        app()
+        app(prog_name="counterfoil")
     except (InvalidSetting, SchemaMismatch) as error:
         _fail(error, EXIT_WRONG_USE)
     except DependencyUnreachable as error:

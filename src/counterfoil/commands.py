@@ -30,7 +30,7 @@ from counterfoil.ingest.routes import Route
 from counterfoil.kafka.cluster import Cluster
 from counterfoil.publishing import Publisher
 from counterfoil.routing import COUNTERS, routes
-from counterfoil.settings import PREFIX, Settings, masked_address
+from counterfoil.settings import PREFIX, Settings, masked_address, source_of
 
 T = TypeVar("T")
 
@@ -286,13 +286,10 @@ def _masked(value: object, *, is_address: bool) -> str:
 
 
 def _source(name: str, settings: Settings, environment: set[str], dotenv: set[str]) -> str:
-    names = [f"{PREFIX}{name.upper()}"]
-    if name == "database_url":
-        names += ["DRIZZLE_DATABASE_URL", "DATABASE_URL"]
-    for variable in names:
-        if variable in environment:
-            return f"environment {variable}" if variable != names[0] else "environment"
-        if variable in dotenv:
-            return ".env"
+    variable = source_of(name)
+    if variable in environment:
+        return f"environment {variable}" if variable != f"{PREFIX}{name.upper()}" else "environment"
+    if variable in dotenv:
+        return ".env"
     default = Settings.model_fields[name].default
     return "default" if getattr(settings, name) == default else "embedded parts"

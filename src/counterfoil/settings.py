@@ -5,6 +5,7 @@ Made once, in `app.py` or a command, and passed on; nothing imports an instance.
 
 from __future__ import annotations
 
+import os
 import re
 from datetime import timedelta
 from enum import StrEnum
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
+from dotenv import dotenv_values
 from pydantic import (
     AliasChoices,
     BeforeValidator,
@@ -38,6 +40,19 @@ class CodeCase(StrEnum):
 
     KEEP = "keep"
     UPPER = "upper"
+
+
+DATABASE_VARIABLES = (f"{PREFIX}DATABASE_URL", "DRIZZLE_DATABASE_URL", "DATABASE_URL")
+"""Where the database's address is looked for, the first choice first."""
+
+
+def _is_postgres_address(address: str) -> bool:
+    try:
+        parts = urlsplit(address)
+        _ = parts.port  # raises for one that is no number
+    except ValueError:
+        return False
+    return parts.scheme in {"postgres", "postgresql"}
 
 
 def _comma_separated(value: object) -> object:
@@ -88,9 +103,7 @@ class Settings(BaseSettings):
     # Where things are
     database_url: SecretStr | None = Field(
         default=None,
-        validation_alias=AliasChoices(
-            f"{PREFIX}DATABASE_URL", "DRIZZLE_DATABASE_URL", "DATABASE_URL", "database_url"
-        ),
+        validation_alias=AliasChoices(*DATABASE_VARIABLES, "database_url"),
         description="PostgreSQL 15 or later, as postgres://user:password@host:port/database",
     )
     migrate_database_url: SecretStr | None = Field(
@@ -197,7 +210,7 @@ class Settings(BaseSettings):
     @field_validator("database_url", "migrate_database_url")
     @classmethod
     def _postgres_address(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not value.get_secret_value().startswith(("postgres://", "postgresql://")):
+        if value is not None and not _is_postgres_address(value.get_secret_value()):
             raise ValueError("takes postgres://user:password@host:port/database")
         return value
 
@@ -252,11 +265,18 @@ def _in_one_line(error: dict[str, Any]) -> str:
     message = str(error["msg"]).removeprefix("Value error, ")
     if not error["loc"]:
         return message
-    location = str(error["loc"][0])
-    variable = location if location.isupper() else f"{PREFIX}{location.upper()}"
-    field = Settings.model_fields.get(location.lower().removeprefix(PREFIX.lower()))
+    name = str(error["loc"][0]).lower().removeprefix(PREFIX.lower())
+    variable = source_of("database_url") if name == "database_url" else f"{PREFIX}{name.upper()}"
+    field = Settings.model_fields.get(name)
     about = f" ({field.description})" if field and field.description else ""
     return f"{variable}: {message}{about}"
+
+
+def source_of(name: str) -> str:
+    """The variable that a setting is taken from: the first of its names that is set, else its own."""
+    names = DATABASE_VARIABLES if name == "database_url" else (f"{PREFIX}{name.upper()}",)
+    given = {key.upper() for key, value in {**dotenv_values(".env"), **os.environ}.items() if value}
+    return next((variable for variable in names if variable in given), names[0])
 
 
 def masked_address(address: str) -> str:

@@ -236,12 +236,19 @@ class Pipeline:
             try:
                 await self._write(self._writing)
             except HaltingFailure as error:
+                self._give_up()
                 self.halt(error)
                 return
             finally:
                 self._writing = None
                 self._changed.set()
                 self._note_idle()
+
+    def _give_up(self) -> None:
+        """Let everything go that is not written: it is read again by whoever comes next."""
+        self.close()
+        self._next = None
+        self.forget(list(self.states))
 
     def _note_idle(self) -> None:
         if not (self._pending or self._planning or self._next or self._writing):

@@ -209,7 +209,9 @@ class Rebalance(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is 
         log.info("partitions_assigned", count=len(assigned))
         self._pipeline.forget(list(self._pipeline.states))  # a new consumer comes without a revocation
         self._metrics.rebalances.inc()
-        self._health.check("lag").failed("positions are being read")  # what was known is of the last assignment
+        self._health.check("lag").failed(
+            "positions are being read"
+        )  # what was known is of the last assignment
         self._health.check("group").passed(f"{len(assigned)} partitions")
         self._locator.request()
         await self._locator.wait(self._settle_s)
