@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -11,6 +10,7 @@ from counterfoil.coupons.store import COUPON_USAGES
 from counterfoil.database.connection import Connection
 from counterfoil.database.facts import PLAN_SLICE, Facts, Outcome
 from counterfoil.database.ledger import Ledger
+from counterfoil.database.turns import TURNS
 from counterfoil.events import OrderPlaced
 
 
@@ -32,7 +32,7 @@ class RecordCouponUsages:
         rows: dict[UsageKey, UsageRow] = {}
         for start in range(0, len(facts.events), PLAN_SLICE):
             add_usages(rows, facts, start, start + PLAN_SLICE)
-            await asyncio.sleep(0)
+            await TURNS.preparing()
         return Usages(facts, sorted(rows.values()))  # same lock order in every worker
 
     async def write(self, connection: Connection, plan: Usages) -> Outcome:

@@ -17,6 +17,7 @@ import asyncpg
 
 from counterfoil.database.connection import Connection
 from counterfoil.database.queries import sql
+from counterfoil.database.turns import TURNS
 
 Key: TypeAlias = tuple[Any, ...]
 Row: TypeAlias = tuple[Any, ...]
@@ -135,11 +136,12 @@ class Ledger:
 
 async def _in_slices(rows: Sequence[Row]) -> AsyncIterator[Row]:
     """The rows, letting the loop turn between slices."""
-    for start in range(0, len(rows), COPY_SLICE):
-        if start:
-            await asyncio.sleep(0)
-        for row in rows[start : start + COPY_SLICE]:
-            yield row
+    with TURNS.feeding():
+        for start in range(0, len(rows), COPY_SLICE):
+            if start:
+                await asyncio.sleep(0)
+            for row in rows[start : start + COPY_SLICE]:
+                yield row
 
 
 def _columns(rows: Collection[Row], count: int) -> list[list[Any]]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
+from counterfoil.database.turns import TURNS
 from counterfoil.errors import InvalidEvent
 from counterfoil.events import Rules
 from counterfoil.ingest.batches import Chunk
@@ -34,8 +34,7 @@ class Decoder:
         """A chunk of these records, fewer of them where the breaker trips; the last slice's end is its next offset."""
         chunk = Chunk(state, state.expected, state.expected, [])
         for start in range(0, len(records), DECODE_SLICE):
-            if start:
-                await asyncio.sleep(0)
+            await TURNS.preparing()
             tripped = self._decode_slice(chunk, records[start : start + DECODE_SLICE])
             self._count_normalised()
             if tripped:
