@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +16,8 @@ from counterfoil.embedded.postgres import EmbeddedPostgres
 from support.apache_kafka import ApacheKafka, apache_kafka_missing, kafka_version
 from support.containers import KafkaInContainer, docker_missing
 from support.databases import address_of, clone, drop, make_template, server_version
+from support.servers import Broker, Server, StartWorker, servers_folder
+from support.stream import Stream
 from support.worker import LOG_TAIL, Worker
 
 DATABASE_VARIABLE = "COUNTERFOIL_TEST_DATABASE_URL"
@@ -33,31 +31,8 @@ FAST_AND_UNSAFE = {
 }
 """A test's data is lost with the machine: nobody mourns it."""
 
-IN_MEMORY = Path("/dev/shm")
-
 RAN_ON: pytest.StashKey[dict[str, str]] = pytest.StashKey()
 LOG_FILES: pytest.StashKey[list[Path]] = pytest.StashKey()
-
-
-@dataclass(frozen=True)
-class Server:
-    """A PostgreSQL server that tests share: the address of a database whose role may make others."""
-
-    dsn: str
-    description: str
-
-
-@dataclass(frozen=True)
-class Broker:
-    """A Kafka broker that tests share: use topics and groups of your own (`topic_prefix`)."""
-
-    bootstrap_servers: str
-    description: str
-    session_timeout_ms: int
-    """The shortest session that it surely accepts: the sooner a dead worker's partitions move on."""
-
-
-StartWorker = Callable[..., Awaitable[Worker]]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -89,22 +64,6 @@ def pytest_runtest_makereport(
                 text = file.read_text(encoding="utf-8", errors="replace")[-LOG_TAIL:]
                 report.sections.append((f"log of {file.parent.name}/{file.name}", text))
     return report
-
-
-@contextmanager
-def servers_folder() -> Iterator[Path]:
-    """A folder for a server's files, deleted at the end.
-
-    Not pytest's `tmp_path`, which is closed to the user that PostgreSQL runs as when we are root. In memory
-    where there is room: some disks take 240 ms to clone a database, memory takes 12.
-    """
-    in_memory = IN_MEMORY if _has_room(IN_MEMORY) else None
-    folder = Path(tempfile.mkdtemp(prefix="counterfoil-test-", dir=in_memory))
-    folder.chmod(0o711)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
@@ -219,6 +178,20 @@ def topic_prefix() -> str:
 
 
 @pytest.fixture
+async def stream(apache_kafka: Broker, topic_prefix: str) -> AsyncIterator[Stream]:
+    """This test's topics on the shared Apache Kafka; not made yet."""
+    async with Stream(apache_kafka, topic_prefix) as stream:
+        yield stream
+
+
+@pytest.fixture
+async def own_stream(own_apache_kafka: ApacheKafka, topic_prefix: str) -> AsyncIterator[Stream]:
+    """This test's topics on an Apache Kafka of its own; not made yet."""
+    async with Stream(own_apache_kafka, topic_prefix) as stream:
+        yield stream
+
+
+@pytest.fixture
 def start_worker(
     request: pytest.FixtureRequest, database_url: str, topic_prefix: str
 ) -> Iterator[StartWorker]:
@@ -252,10 +225,6 @@ def start_worker(
         yield start
         for worker in workers:
             worker.kill()
-
-
-def _has_room(folder: Path) -> bool:
-    return os.access(folder, os.W_OK) and shutil.disk_usage(folder).free > 4 * 1024**3
 
 
 def _show_on_failure(request: pytest.FixtureRequest, log_file: Path) -> None:

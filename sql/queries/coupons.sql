@@ -24,12 +24,13 @@ FROM earlier AS e
 WHERE u.order_id = e.order_id AND u.code = e.code AND e.occurred_at < u.occurred_at
 RETURNING u.order_id, u.code;
 
--- name: find_coupon_usages
--- Which of these keys are in the ledger.
--- $1 order ids, $2 codes
-SELECT u.order_id, u.code
-FROM unnest($1::text[], $2::text[]) AS k(order_id, code)
-JOIN affiliate_coupon_usages AS u ON u.order_id = k.order_id AND u.code = k.code;
+-- name: find_new_coupon_usages
+-- Of these usages those that are not in the ledger, or there at a later time: the others change nothing.
+-- $1 order ids, $2 codes, $3 times
+SELECT s.order_id, s.code
+FROM unnest($1::text[], $2::text[], $3::timestamptz[]) AS s(order_id, code, occurred_at)
+LEFT JOIN affiliate_coupon_usages AS u ON u.order_id = s.order_id AND u.code = s.code
+WHERE u.order_id IS NULL OR s.occurred_at < u.occurred_at;
 
 -- name: drift_of_affiliate_coupons
 -- Coupons whose stored counts are not what their ledgers say, a row missing included.

@@ -1,7 +1,12 @@
--- name: find_promo_code_ids
--- The ids of promo codes.
+-- name: find_promo_codes
+-- Which of these promo codes there are.
 -- $1 codes
-SELECT id, code FROM promo_codes WHERE code = ANY ($1::text[]);
+SELECT code FROM promo_codes WHERE code = ANY ($1::text[]);
+
+-- name: lock_promo_codes
+-- Hold the rows that will be counted, all of them before the first: a batch may add uses and replace others.
+-- $1 codes
+SELECT id, code FROM promo_codes WHERE code = ANY ($1::text[]) ORDER BY code FOR NO KEY UPDATE;
 
 -- name: create_promo_codes
 -- Make the promo codes that are not there yet, in the same order in every worker.
@@ -49,12 +54,17 @@ WHERE u.id = w.id
        coalesce(u.customer_address, ''), coalesce(u.shop_id, ''))
 RETURNING u.order_id, u.promo_code_id;
 
--- name: find_promo_uses
--- Which of these keys are in the ledger.
--- $1 order ids, $2 promo code ids
-SELECT u.order_id, u.promo_code_id
-FROM unnest($1::text[], $2::bigint[]) AS k(order_id, promo_code_id)
-JOIN promo_code_uses AS u ON u.order_id = k.order_id AND u.promo_code_id = k.promo_code_id;
+-- name: find_new_promo_uses
+-- Of these uses those that are not in the ledger, or there with a content that gives way: the others change nothing.
+-- $1 order ids, $2 promo code ids, $3 times, $4 bonus amounts, $5 base rewards, $6 customer addresses, $7 shop ids
+SELECT s.order_id, s.promo_code_id
+FROM unnest($1::text[], $2::bigint[], $3::timestamptz[], $4::numeric[], $5::numeric[], $6::text[], $7::text[])
+  AS s(order_id, promo_code_id, occurred_at, bonus_amount, base_reward, customer_address, shop_id)
+LEFT JOIN promo_code_uses AS u ON u.order_id = s.order_id AND u.promo_code_id = s.promo_code_id
+WHERE u.order_id IS NULL
+   OR (s.occurred_at, s.bonus_amount, s.base_reward, coalesce(s.customer_address, ''), coalesce(s.shop_id, ''))
+    < (u.occurred_at, coalesce(u.bonus_amount, 0), coalesce(u.base_reward, 0),
+       coalesce(u.customer_address, ''), coalesce(u.shop_id, ''));
 
 -- name: drift_of_promo_codes
 -- Promo codes whose stored counts are not what their ledgers say.

@@ -102,10 +102,11 @@ def _lines(file: Path | None) -> Iterator[IO[bytes]]:
     """A file, or standard input kept in one, to be read twice."""
     if file is not None and str(file) != "-":
         try:
-            with file.open("rb") as opened:
-                yield opened
+            opened = file.open("rb")
         except OSError as error:
             raise InvalidSetting(f"{file}: {error.strerror}") from None
+        with opened:
+            yield opened
         return
     with tempfile.SpooledTemporaryFile(max_size=16 * 1024 * 1024) as spooled:
         for line in sys.stdin.buffer:

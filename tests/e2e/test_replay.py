@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncpg
 import pytest
 
-from conftest import StartWorker
 from support.factories import a_cancellation, an_order, order_ids, orders
 from support.ledgers import account, assert_accounts_close, assert_exact, counted, everything_is_read, usages
+from support.servers import StartWorker
 from support.stream import Stream
 
 pytestmark = pytest.mark.kafka

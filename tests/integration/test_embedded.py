@@ -15,7 +15,6 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from conftest import servers_folder
 from counterfoil.embedded import places, process
 from counterfoil.embedded.broker import EmbeddedBroker
 from counterfoil.embedded.parts import ADDRESSES, EmbeddedParts, find_running
@@ -23,6 +22,7 @@ from counterfoil.embedded.postgres import EmbeddedPostgres
 from counterfoil.embedded.process import lives
 from counterfoil.errors import DependencyUnreachable, InvalidSetting
 from support.databases import run_apart
+from support.servers import servers_folder
 from support.waiting import eventually
 
 UNSAFE = {"fsync": "off"}

@@ -14,7 +14,9 @@ NAMES = sorted(statements())
 
 def test_a_statement_name_stands_once():
     files = (sql_folder() / "queries").glob("*.sql")
-    names = [name for file in files for name in re.findall(r"^-- name: (\w+)", file.read_text(), re.MULTILINE)]
+    names = [
+        name for file in files for name in re.findall(r"^-- name: (\w+)", file.read_text(), re.MULTILINE)
+    ]
     assert sorted(names) == sorted(set(names)) == NAMES
 
 
@@ -43,7 +45,7 @@ def test_a_name_that_stands_twice_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("counterfoil.database.queries.sql_folder", lambda: tmp_path)
     statements.cache_clear()
     try:
-        with pytest.raises(ValueError, match="b.sql: the statement twice stands twice"):
+        with pytest.raises(ValueError, match=r"b\.sql: the statement twice stands twice"):
             statements()
     finally:
         statements.cache_clear()

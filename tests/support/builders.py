@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 from counterfoil.events import OrderCanceled, OrderPlaced, Promotion
-from counterfoil.ingest.placement import PartitionState
-from counterfoil.ingest.batches import Chunk, Partition
+from counterfoil.ingest.batches import Chunk
+from counterfoil.ingest.partitions import Partition, PartitionState
 from counterfoil.ingest.records import Malformed, StoredRecord, milliseconds_of
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -69,14 +69,17 @@ def a_state(expected: int = 0, *, partition: Partition = PLACED, **fields: objec
 
 
 def a_chunk(
-    offsets: Sequence[int], *, malformed: Sequence[int] = (), first: int | None = None, partition: Partition = PLACED
+    offsets: Sequence[int],
+    *,
+    malformed: Sequence[int] = (),
+    first: int | None = None,
+    partition: Partition = PLACED,
 ) -> Chunk:
     """A chunk of records at these offsets, some of them malformed; each event is its offset as text."""
     records = [a_record(o, topic=partition.topic, partition=partition.partition) for o in offsets]
     good = [o for o in offsets if o not in malformed]
     return Chunk(
-        partition,
-        1,
+        a_state(partition=partition),
         offsets[0] if first is None else first,
         offsets[-1] + 1,
         list(records),

@@ -33,14 +33,22 @@ def order_ids(count: int) -> list[str]:
 
 
 def an_order(
-    *, order_id: str | None = None, codes: Sequence[object] = ("SPRING",), partition: int | None = None, **fields: Any
+    *,
+    order_id: str | None = None,
+    codes: Sequence[object] = ("SPRING",),
+    partition: int | None = None,
+    **fields: Any,
 ) -> Message:
     """An `order.placed` with these codes."""
     order_id = order_ids(1)[0] if order_id is None else order_id
-    return a_message({"order_id": order_id, "codes": list(codes), **fields}, key=order_id, partition=partition)
+    return a_message(
+        {"order_id": order_id, "codes": list(codes), **fields}, key=order_id, partition=partition
+    )
 
 
-def orders(ids: Iterable[str], *, codes: Sequence[str] = ("SPRING",), partition: int | None = None) -> list[Message]:
+def orders(
+    ids: Iterable[str], *, codes: Sequence[str] = ("SPRING",), partition: int | None = None
+) -> list[Message]:
     """An order for each id, all with the same codes."""
     return [an_order(order_id=order_id, codes=codes, partition=partition) for order_id in ids]
 

@@ -82,7 +82,9 @@ async def dead_letters(db: asyncpg.Connection) -> list[asyncpg.Record]:
     return await db.fetch('SELECT * FROM dead_letters ORDER BY topic, "partition", "offset"')
 
 
-async def assert_exact(db: asyncpg.Connection, order_ids: Iterable[str], codes: Iterable[str] = ("SPRING",)) -> None:
+async def assert_exact(
+    db: asyncpg.Connection, order_ids: Iterable[str], codes: Iterable[str] = ("SPRING",)
+) -> None:
     """Each of these orders counts exactly once for each code, nothing else does, and nothing was parked."""
     codes = list(codes)
     expected = sorted((order_id, code) for order_id in order_ids for code in codes)
@@ -102,13 +104,17 @@ async def assert_accounts_close(db: asyncpg.Connection, stream: Stream) -> None:
         assert found.dead == parked
 
 
+async def blocked_backends(db: asyncpg.Connection) -> list[int]:
+    """The process ids of the backends in which a worker waits for a lock, those that wait longest first."""
+    await db.execute("SELECT pg_stat_clear_snapshot()")  # a transaction would see the same activity for ever
+    rows = await db.fetch(
+        """SELECT pid FROM pg_stat_activity
+           WHERE datname = current_database() AND application_name = 'counterfoil worker' AND wait_event_type = 'Lock'
+           ORDER BY query_start"""
+    )
+    return [row["pid"] for row in rows]
+
+
 async def blocked_backend(db: asyncpg.Connection, deadline: float = 30.0) -> int:
     """Wait until a worker waits for a lock inside its transaction; the process id of its backend."""
-    return await eventually(lambda: db.fetchval(BLOCKED), deadline=deadline)
-
-
-BLOCKED = """
-SELECT pid FROM pg_stat_activity
-WHERE datname = current_database() AND application_name = 'counterfoil worker' AND wait_event_type = 'Lock'
-ORDER BY state_change LIMIT 1
-"""
+    return (await eventually(lambda: blocked_backends(db), deadline=deadline))[0]

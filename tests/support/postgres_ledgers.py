@@ -102,7 +102,9 @@ async def connections(address: str, count: int, **settings: str) -> AsyncIterato
             connection.terminate()
 
 
-async def waits_for_a_lock(observer: asyncpg.Connection, waiting: asyncpg.Connection, *, kind: str | None = None) -> None:
+async def waits_for_a_lock(
+    observer: asyncpg.Connection, waiting: asyncpg.Connection, *, kind: str | None = None
+) -> None:
     """Return once the other connection waits for a lock of this kind, as pg_locks tells."""
 
     async def ungranted() -> Any:

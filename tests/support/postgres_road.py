@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 
-from counterfoil.ingest.batches import Batch, Partition
+from counterfoil.ingest.batches import Batch
 from counterfoil.ingest.breaker import Breaker
 from counterfoil.ingest.decoding import Decoder
-from counterfoil.ingest.placement import PartitionState
+from counterfoil.ingest.partitions import Partition, PartitionState
 from counterfoil.ingest.positions import Positions
 from counterfoil.ingest.records import Record
 from counterfoil.ingest.road import input_rules
@@ -27,13 +27,16 @@ def plain_settings(**given: object) -> Settings:
     return load_settings(_env_file=None, **given)
 
 
-
-
 class Scribe:
     """One worker's writing half: it holds partitions, reads records and writes batches."""
 
     def __init__(
-        self, pool: asyncpg.Pool, *, group: str = "counterfoil", timeout_s: float = 30.0, settings: Settings | None = None
+        self,
+        pool: asyncpg.Pool,
+        *,
+        group: str = "counterfoil",
+        timeout_s: float = 30.0,
+        settings: Settings | None = None,
     ) -> None:
         settings = settings or plain_settings()
         self.pool = pool
@@ -90,6 +93,8 @@ async def scribes(address: str, count: int = 1, **options: object) -> AsyncItera
     """Some workers' writing halves on one pool."""
     async with asyncpg.create_pool(address, min_size=0, max_size=2 * count + 2) as pool:
         workers = [Scribe(pool, **options) for _ in range(count)]  # type: ignore[arg-type]
-        yield workers
-        for worker in workers:
-            await worker.writer.close()
+        try:
+            yield workers
+        finally:  # a pool waits for its connections
+            for worker in workers:
+                await worker.writer.close()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from typing import Protocol, Self
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import Any, Protocol, Self
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError
 
 from support.factories import Message, orders
 from support.waiting import eventually
@@ -50,7 +50,7 @@ class Stream:
         async with self.admin() as admin:
             await admin.delete_topics([topic])
             await eventually(lambda: _is_gone(admin, topic), every=0.1)
-            await _create(admin, [topic], partitions)
+            await _create(admin, [topic], partitions, may_exist=True)  # a consumer's question makes it, too
         self.ends = {place: end for place, end in self.ends.items() if place[0] != topic}
 
     async def publish(self, *messages: Message, topic: str | None = None) -> list[tuple[int, int]]:
@@ -99,7 +99,9 @@ class Stream:
         """The group's committed offsets in Kafka."""
         async with self.admin() as admin:
             found = await admin.list_consumer_group_offsets(self.group)
-        return {(place.topic, place.partition): meta.offset for place, meta in found.items() if meta.offset >= 0}
+        return {
+            (place.topic, place.partition): meta.offset for place, meta in found.items() if meta.offset >= 0
+        }
 
     async def log_ends(self) -> dict[tuple[str, int], int]:
         """Where the log of each partition ends, markers and aborted records included."""
@@ -123,7 +125,9 @@ class Stream:
 
     async def _connected(self) -> AIOKafkaProducer:
         if self._producer is None:
-            producer = AIOKafkaProducer(bootstrap_servers=self.kafka.bootstrap_servers, acks="all", linger_ms=2)
+            producer = AIOKafkaProducer(
+                bootstrap_servers=self.kafka.bootstrap_servers, acks="all", linger_ms=2
+            )
             try:
                 await producer.start()
             except BaseException:
@@ -177,10 +181,7 @@ class Traffic:
             await asyncio.sleep(self._pause)  # a flow, not a flood
 
 
-Publish = Callable[..., object]
-
-
-async def _send(producer: AIOKafkaProducer, topic: str, message: Message) -> asyncio.Future:  # type: ignore[type-arg]
+async def _send(producer: AIOKafkaProducer, topic: str, message: Message) -> asyncio.Future[Any]:
     return await producer.send(
         topic,
         message.value,
@@ -191,9 +192,12 @@ async def _send(producer: AIOKafkaProducer, topic: str, message: Message) -> asy
     )
 
 
-async def _create(admin: AIOKafkaAdminClient, topics: list[str], partitions: int) -> None:
+async def _create(
+    admin: AIOKafkaAdminClient, topics: list[str], partitions: int, *, may_exist: bool = False
+) -> None:
     answer = await admin.create_topics([NewTopic(topic, partitions, 1) for topic in topics])
-    refused = [error for error in answer.topic_errors if error[1] != 0]
+    fine = {0, TopicAlreadyExistsError.errno} if may_exist else {0}
+    refused = [error for error in answer.topic_errors if error[1] not in fine]
     assert not refused, refused
     for topic in topics:
         await eventually(lambda topic=topic: _has_leaders(admin, topic, partitions), every=0.05)

@@ -32,7 +32,7 @@ class Worker:
             "kafka_bootstrap_servers": kafka_bootstrap_servers,
             "http_port": self.port,
             "log_format": "json",
-            "log_level": "DEBUG",
+            "log_level": "INFO",
             **settings,
         }
         self._environment = {f"COUNTERFOIL_{name.upper()}": str(value) for name, value in given.items()}

@@ -10,7 +10,8 @@ COUPON_USAGES = LedgerTable(
     columns=("order_id", "code", "occurred_at", "source_id", "source_offset"),
     key_size=2,
     insert="insert_coupon_usages",
-    find="find_coupon_usages",
+    deciding=3,
+    find_new="find_new_coupon_usages",
     replace="move_coupon_usages_earlier",
 )
 

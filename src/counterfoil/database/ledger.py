@@ -36,15 +36,17 @@ MERGES_AFTER_CONFLICT = 8
 class LedgerTable:
     """A ledger's table and statements.
 
-    A row is a tuple in the order of `columns`, its key the first `key_size` values. `insert` and `replace` answer the
-    keys that they changed, `find` those that are there; `replace` is None where the first that came stands.
+    A row is a tuple in the order of `columns`, its key the first `key_size` values, and the first `deciding` values say
+    whether it stands against one of the same key. `insert` and `replace` answer the keys that they changed, `find_new`
+    those that either would change; `replace` is None where the first that came stands.
     """
 
     table: str
     columns: tuple[str, ...]
     key_size: int
+    deciding: int
     insert: str
-    find: str
+    find_new: str
     replace: str | None
 
 
@@ -56,6 +58,7 @@ class Ledger:
         self._recent: set[int] = set()
         self._older: set[int] = set()
         self._merges_due = 0
+        self._replaying = False
         self._key = itemgetter(*range(table.key_size))
 
     async def write(self, connection: Connection, rows: Sequence[Row]) -> set[Key]:
@@ -66,34 +69,34 @@ class Ledger:
         if not rows:
             return set()
         hashes = list(map(hash, map(self._key, rows)))
-        unchanged = await self._write(connection, rows, hashes)
+        if self._merges_due:
+            self._merges_due -= 1
+            unchanged = await self._merge(connection, rows)
+        else:
+            unchanged = await self._write(connection, rows, hashes)
         self._remember(hashes)
         return unchanged
 
     async def _write(self, connection: Connection, rows: Sequence[Row], hashes: list[int]) -> set[Key]:
-        if self._merges_due:
-            self._merges_due -= 1
-            return await self._merge(connection, rows)
-        known = await self._known(connection, rows, hashes)
-        if len(known) * 2 > len(rows):
-            return await self._merge(connection, rows)
-        fresh = [row for row in rows if self._key(row) not in known] if known else rows
-        if await self._copy(connection, fresh):
-            if not known:
-                return set()
-            old = [row for row in rows if self._key(row) in known]
-            return known - await self._replace(connection, old)
-        self._merges_due = MERGES_AFTER_CONFLICT
-        return await self._merge(connection, rows)
+        unchanged = await self._unchanged(connection, self._seen_of_late(rows, hashes))
+        fresh = [row for row in rows if self._key(row) not in unchanged] if unchanged else rows
+        if not await self._copy(connection, fresh):
+            self._merges_due = MERGES_AFTER_CONFLICT
+            unchanged |= await self._merge(connection, fresh)
+        return unchanged
 
-    async def _known(self, connection: Connection, rows: Sequence[Row], hashes: list[int]) -> set[Key]:
-        """Those keys, of the ones seen of late, that are in the ledger."""
+    def _seen_of_late(self, rows: Sequence[Row], hashes: list[int]) -> Sequence[Row]:
         recent, older = self._recent, self._older
         if recent.isdisjoint(hashes) and older.isdisjoint(hashes):
+            return ()
+        return [row for row, seen in zip(rows, hashes, strict=True) if seen in recent or seen in older]
+
+    async def _unchanged(self, connection: Connection, rows: Sequence[Row]) -> set[Key]:
+        """The keys of those rows that the ledger has already."""
+        if not rows:
             return set()
-        suspects = [row for row, seen in zip(rows, hashes, strict=True) if seen in recent or seen in older]
-        found = await connection.fetch(sql(self.table.find), *_columns(suspects, self.table.key_size))
-        return {tuple(record) for record in found}
+        found = await connection.fetch(sql(self.table.find_new), *_columns(rows, self.table.deciding))
+        return {self._key(row) for row in rows} - {tuple(record) for record in found}
 
     async def _copy(self, connection: Connection, rows: Sequence[Row]) -> bool:
         if not rows:
@@ -111,16 +114,27 @@ class Ledger:
         return True
 
     async def _merge(self, connection: Connection, rows: Sequence[Row]) -> set[Key]:
-        added = await connection.fetch(sql(self.table.insert), *_columns(rows, len(self.table.columns)))
-        if len(added) == len(rows):
+        """Add what is not there, and let the smaller content stand where something is."""
+        unchanged: set[Key] = set()
+        count = len(rows)
+        if self._replaying:  # most of it is there, and one look is cheaper than two refusals
+            unchanged = await self._unchanged(connection, rows)
+            rows = [row for row in rows if self._key(row) not in unchanged]
+        if rows:
+            added = {
+                tuple(record)
+                for record in await connection.fetch(
+                    sql(self.table.insert), *_columns(rows, len(self.table.columns))
+                )
+            }
+            old = [row for row in rows if self._key(row) not in added]
+            unchanged |= {self._key(row) for row in old} - await self._replace(connection, old)
+        if not unchanged:
             self._merges_due = 0
-            return set()
-        if len(added) * 2 < len(rows):  # a replay: it goes on
+        self._replaying = 2 * len(unchanged) > count
+        if self._replaying:
             self._merges_due = max(self._merges_due, 1)
-        keys = {tuple(record) for record in added}
-        old = [row for row in rows if self._key(row) not in keys]
-        replaced = await self._replace(connection, old)
-        return {self._key(row) for row in old} - replaced
+        return unchanged
 
     async def _replace(self, connection: Connection, rows: Sequence[Row]) -> set[Key]:
         if not rows or self.table.replace is None:

@@ -71,8 +71,9 @@ async def migrate(dsn: str, schema: str = "public", *, baseline: bool = False) -
 
 
 async def migration_status(connection: Connection, schema: str) -> list[MigrationState]:
-    """Each migration of the package and when it was applied."""
+    """Each migration of the package and when it was applied; raises SchemaMismatch as migrating would."""
     applied = await _applied(connection, schema)
+    _refuse_changed(available(), applied)
     return [
         MigrationState(m.name, applied[m.name]["applied_at"] if m.name in applied else None)
         for m in available()
@@ -159,17 +160,26 @@ async def _refuse_foreign(connection: Connection, schema: str, due: list[Migrati
 
 _SHAPE = """
 SELECT 'column ' || c.relname || '.' || a.attname || ' ' || format_type(a.atttypid, a.atttypmod)
-       || CASE WHEN a.attnotnull THEN ' not null' ELSE '' END
-FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+       || CASE WHEN a.attnotnull THEN ' not null' ELSE '' END || ' ' || coalesce(l.collname, '')
+       || ' ' || a.attidentity::text || ' ' || coalesce(pg_get_expr(d.adbin, d.adrelid), '')
+FROM pg_class AS c
+JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+LEFT JOIN pg_collation AS l ON l.oid = a.attcollation
+LEFT JOIN pg_attrdef AS d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
 WHERE c.relnamespace = to_regnamespace($1) AND c.relkind IN ('r', 'p', 'v')
 UNION ALL
 SELECT 'constraint ' || r.relname || '.' || k.conname || ' ' || replace(pg_get_constraintdef(k.oid), $1 || '.', '')
 FROM pg_constraint AS k JOIN pg_class AS r ON r.oid = k.conrelid
 WHERE r.relnamespace = to_regnamespace($1) AND k.contype <> 'n'
 UNION ALL
-SELECT 'trigger ' || r.relname || '.' || t.tgname
+SELECT 'trigger ' || r.relname || '.' || t.tgname || ' ' || t.tgenabled::text
+       || replace(pg_get_triggerdef(t.oid), $1 || '.', '')
 FROM pg_trigger AS t JOIN pg_class AS r ON r.oid = t.tgrelid
 WHERE r.relnamespace = to_regnamespace($1) AND NOT t.tgisinternal
+UNION ALL
+SELECT 'index ' || tablename || ' ' || replace(indexdef, $1 || '.', '') FROM pg_indexes WHERE schemaname = $1
+UNION ALL
+SELECT 'function ' || proname || ' ' || md5(prosrc) FROM pg_proc WHERE pronamespace = to_regnamespace($1)
 """
 
 

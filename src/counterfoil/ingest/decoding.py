@@ -63,7 +63,7 @@ class Decoder:
                     self._end(chunk, records[:index], size)
                     return True
                 well_formed = 0
-                chunk.malformed.append(_malformed(record, error))
+                chunk.malformed.append(Malformed(record, *refusal(error)))
             else:
                 offsets.append(record.offset)
                 well_formed += 1
@@ -78,7 +78,8 @@ class Decoder:
             chunk.next_offset = next_offset(records[-1])
 
 
-def _malformed(record: Record, error: Exception) -> Malformed:
+def refusal(error: Exception) -> tuple[str, str]:
+    """Kind and reason of what a decoder raised; whatever that is, it is the record's."""
     if isinstance(error, InvalidEvent):
-        return Malformed(record, error.kind, str(error))
-    return Malformed(record, "undecodable", type(error).__name__)
+        return error.kind, str(error)
+    return "undecodable", type(error).__name__

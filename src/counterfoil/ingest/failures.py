@@ -13,8 +13,18 @@ TRANSIENT_STATES = frozenset(
 )
 POISON_CLASSES = ("22", "23")
 
+OUR_OWN_CONSTRAINTS = frozenset({"account_closes", "account_not_negative"})
+"""What only a bug of ours can violate, whatever the record says."""
+
 ENCODING_ERRORS = (asyncpg.DataError, OverflowError, UnicodeError)
 """What asyncpg raises for a value that it cannot send."""
+
+
+def retry_reason(failure: BaseException | None) -> str:
+    """The class of a transient failure's SQLSTATE, or `connection`, for a metric's label."""
+    state = str(failure).partition(" ")[0]
+    return state[:2] if len(state) == 5 and state[:2].isdigit() else "connection"
+
 
 Failure = TransientFailure | PoisonRecord | HaltingFailure
 
@@ -38,8 +48,8 @@ def classify(error: Exception) -> Failure:
 def _by_state(state: str, error: asyncpg.PostgresError) -> Failure:
     if state.startswith(TRANSIENT_CLASSES) or state in TRANSIENT_STATES:
         return TransientFailure(f"{state} {one_line(error)}")
-    if state.startswith(POISON_CLASSES):
-        constraint = getattr(error, "constraint_name", None)
+    constraint = getattr(error, "constraint_name", None)
+    if state.startswith(POISON_CLASSES) and constraint not in OUR_OWN_CONSTRAINTS:
         # the message of these classes may quote values; the constraint's name does not
         return PoisonRecord(f"{state} {constraint or type(error).__name__}")
     return HaltingFailure(f"{state} {one_line(error)}")

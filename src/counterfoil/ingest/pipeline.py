@@ -22,6 +22,7 @@ from tenacity import (
 from counterfoil.errors import HaltingFailure, PoisonRecord, TransientFailure
 from counterfoil.ingest.batches import Batch, Chunk
 from counterfoil.ingest.decoding import Decoder
+from counterfoil.ingest.failures import retry_reason
 from counterfoil.ingest.partitions import Partition, PartitionState
 from counterfoil.ingest.placement import place
 from counterfoil.ingest.positions import Account, Positions
@@ -372,7 +373,7 @@ class Pipeline:
         wait_s = round(attempt.upcoming_sleep, 1)
         log.warning("database_away", reason=str(error), attempt=attempt.attempt_number, next_in_s=wait_s)
         self.health.check("database").failed(f"{error}; next attempt in {wait_s} s")
-        self.metrics.batch_retries.labels(str(error)[:2]).inc()
+        self.metrics.batch_retries.labels(retry_reason(error)).inc()
         if not self.in_trouble:
             self.in_trouble = True
             self._pause(*self.states)

@@ -12,6 +12,7 @@ from counterfoil.database.facts import Facts
 from counterfoil.database.queries import sql
 from counterfoil.errors import InvalidEvent, PoisonRecord
 from counterfoil.events import Rules
+from counterfoil.ingest.decoding import refusal
 from counterfoil.ingest.failures import classify
 from counterfoil.ingest.partitions import Partition
 from counterfoil.ingest.positions import find_or_create_source
@@ -58,7 +59,7 @@ async def _retry(
         if record.topic not in routes:
             raise InvalidEvent("unknown_topic", "", f"no event type is read from the topic {record.topic}")
         route, rules = routes[record.topic]
-        event = route.decode(record.value, record.headers, record.timestamp, rules)
+        event = _decoded(route, rules, record)
         partition = Partition(record.topic, record.partition)
         source_id = await find_or_create_source(connection, row["cluster_id"], partition)
         steps = await plan_events(route, Facts([event], [source_id], [record.offset]))
@@ -66,6 +67,15 @@ async def _retry(
         outcome = "duplicate" if duplicates else "applied"
         await connection.execute(sql("resolve_dead_letter"), letter_id, outcome)
         return Retried(letter_id, outcome)
+
+
+def _decoded(route: Route, rules: Rules, record: StoredRecord) -> object:
+    """The event, under the same reading of a decoder's errors as on the road."""
+    try:
+        return route.decode(record.value, record.headers, record.timestamp, rules)
+    except Exception as error:
+        kind, reason = refusal(error)
+        raise InvalidEvent(kind, "", reason) from error
 
 
 async def _refuse(connection: Connection, letter_id: int, kind: str, reason: str) -> Retried:

@@ -92,7 +92,7 @@ class Writer:
             connection, self._connection = self._connection, None
             with contextlib.suppress(
                 asyncpg.InterfaceError
-            ):  # the pool has it back already where the server closed it
+            ):  # gone back to the pool when the server closed it
                 connection.terminate()
             await self._pool.release(connection)
 

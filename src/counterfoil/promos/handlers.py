@@ -9,7 +9,7 @@ from counterfoil.database.facts import Facts, Outcome
 from counterfoil.database.ledger import Ledger
 from counterfoil.events import OrderPlaced
 from counterfoil.promos.rules import PromoUse, UseKey, promo_uses
-from counterfoil.promos.store import PROMO_USES, promo_code_ids
+from counterfoil.promos.store import PROMO_USES, hold_promo_codes
 
 
 class Uses(NamedTuple):
@@ -34,7 +34,7 @@ class RecordPromoUses:
         facts, uses = plan
         if not uses:
             return Outcome()
-        ids = await promo_code_ids(connection, (code for _, code in uses))
+        ids = await hold_promo_codes(connection, (code for _, code in uses))
         keyed = {(order_id, ids[code]): found for (order_id, code), found in uses.items()}
         rows = [  # sorted: same lock order in every worker
             (

@@ -25,7 +25,8 @@ PROMO_USES = LedgerTable(
     ),
     key_size=2,
     insert="insert_promo_uses",
-    find="find_promo_uses",
+    deciding=7,
+    find_new="find_new_promo_uses",
     replace="replace_promo_uses",
 )
 
@@ -38,16 +39,11 @@ PROMO_COUNTS = Counter(
 )
 
 
-async def promo_code_ids(connection: Connection, codes: Iterable[str]) -> dict[str, int]:
-    """Code → id of its row in promo_codes, made where it is missing."""
+async def hold_promo_codes(connection: Connection, codes: Iterable[str]) -> dict[str, int]:
+    """Code → id of its row in promo_codes, made where it is missing, and held until the transaction ends."""
     wanted = sorted(set(codes))
-    ids = await _find(connection, wanted)
-    missing = [code for code in wanted if code not in ids]
+    there = {row["code"] for row in await connection.fetch(sql("find_promo_codes"), wanted)}
+    missing = [code for code in wanted if code not in there]
     if missing:
         await connection.execute(sql("create_promo_codes"), missing)
-        ids |= await _find(connection, missing)
-    return ids
-
-
-async def _find(connection: Connection, codes: list[str]) -> dict[str, int]:
-    return {row["code"]: row["id"] for row in await connection.fetch(sql("find_promo_code_ids"), codes)}
+    return {row["code"]: row["id"] for row in await connection.fetch(sql("lock_promo_codes"), wanted)}

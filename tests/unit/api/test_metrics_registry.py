@@ -9,7 +9,6 @@ EXPECTED = {
     "counterfoil_records_total": ("topic", "outcome"),
     "counterfoil_normalised_total": ("topic", "field"),
     "counterfoil_dead_letters_total": ("topic", "kind"),
-    "counterfoil_batches_total": ("path",),
     "counterfoil_batch_records": (),
     "counterfoil_batch_seconds": (),
     "counterfoil_batch_retries_total": ("reason",),

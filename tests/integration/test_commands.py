@@ -1,0 +1,108 @@
+"""The commands that read and mend a database: exit codes and the shape of their JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+from typer.testing import CliRunner
+
+from counterfoil.cli import app
+from counterfoil.database.migrate import available
+from counterfoil.settings import PREFIX
+from support.builders import an_order
+from support.postgres_ledgers import coupon_counts
+
+from counterfoil.ingest import dead_letters  # isort: skip
+from counterfoil.ingest.records import Malformed  # isort: skip
+from support.builders import a_record  # isort: skip
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path, database_url):
+    """Run `counterfoil …` on this test's database: exit code and standard output."""
+    for name in os.environ:
+        if name.upper().startswith(PREFIX) or name.upper().endswith("DATABASE_URL"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(f"{PREFIX}DATABASE_URL", database_url)
+
+    async def run(*arguments):
+        import asyncio
+
+        result = await asyncio.to_thread(CliRunner().invoke, app, list(arguments))
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+        return result.exit_code, result.stdout
+
+    return run
+
+
+async def as_json(run, *arguments):
+    code, output = await run(*arguments, "--json")
+    return code, json.loads(output)
+
+
+async def parked(db, value: bytes, offset: int) -> int:
+    await dead_letters.park(
+        db, "cluster-1", [Malformed(a_record(offset, value, key=b"k"), "not_json", "must be JSON")]
+    )
+    return await db.fetchval("SELECT max(id) FROM dead_letters")
+
+
+async def test_verify_is_0_without_drift_and_1_with_it_and_0_once_it_is_mended(run, db):
+    await db.execute("INSERT INTO affiliate_coupon_usages (order_id, code) VALUES ('1', 'A')")
+    clean = {"checked": {"affiliate_coupons": 1, "promo_codes": 0}, "drift": [], "repaired": 0, "clean": True}
+    assert await as_json(run, "verify") == (0, clean)
+    await db.execute("UPDATE affiliate_coupons SET times_used = 5")
+    drift = [
+        {"table": "affiliate_coupons", "key": "A", "counter": "times_used", "stored": "5", "counted": "1"}
+    ]
+    assert await as_json(run, "verify") == (1, clean | {"drift": drift, "clean": False})
+    assert (await run("verify"))[0] == 1
+    assert await as_json(run, "verify", "--repair") == (0, clean | {"drift": drift, "repaired": 1})
+    assert await coupon_counts(db) == {"A": (1, 1)}
+    assert await run("verify") == (0, "checked 1 of affiliate_coupons, 0 of promo_codes: no drift\n")
+
+
+async def test_migrate_says_what_it_applied_and_what_is_applied(run, db):
+    assert await as_json(run, "migrate") == (0, {"applied": [], "baseline": False})
+    assert await run("migrate") == (0, "nothing is due\n")
+    code, states = await as_json(run, "migrate", "--status")
+    assert code == 0
+    assert [state["migration"] for state in states] == [m.name for m in available()]
+    last = available()[-1].name
+    await db.execute("DELETE FROM counterfoil_migrations WHERE name = $1", last)
+    code, states = await as_json(run, "migrate", "--status")
+    assert (code, states[-1]) == (1, {"migration": last, "applied_at": None})
+
+
+async def test_dead_letters_are_listed_shown_and_retried(run, db):
+    good = await parked(db, an_order("1", codes=["A"]).to_json(), 1)
+    bad = await parked(db, b"\xff{", 2)
+    code, listed = await as_json(run, "dead-letters", "list")
+    assert (code, [row["id"] for row in listed]) == (0, [bad, good])
+    assert {"topic", "partition", "offset", "key", "bytes", "error_kind", "error", "first_seen_at"} <= listed[
+        0
+    ].keys()
+    code, shown = await as_json(run, "dead-letters", "show", str(bad))
+    assert (code, shown["value"], shown["value_hex"], shown["key"]) == (0, "\\xff{", "ff 7b", "k")
+    assert shown["now"].startswith("refused: ")
+    assert (await as_json(run, "dead-letters", "show", str(good)))[1]["now"] == "accepted"
+    code, retried = await as_json(run, "dead-letters", "retry", "--all")
+    assert (code, [(r["id"], r["outcome"]) for r in retried]) == (1, [(good, "applied"), (bad, "refused")])
+    assert await coupon_counts(db) == {"A": (1, 1)}
+    assert (await as_json(run, "dead-letters", "retry", str(good)))[1][0]["outcome"] == "gone"
+    assert len((await as_json(run, "dead-letters", "list", "--all"))[1]) == 2
+    assert len((await as_json(run, "dead-letters", "list"))[1]) == 1
+    assert (await run("dead-letters", "show", "424242"))[0] == 1
+    assert (await run("dead-letters", "list"))[0] == 0
+
+
+async def test_a_database_without_our_tables_is_wrong_use(run, db):
+    await db.execute("DROP TABLE dead_letters")
+    result = CliRunner()
+    import asyncio
+
+    outcome = await asyncio.to_thread(result.invoke, app, ["dead-letters", "list"])
+    assert "run `counterfoil migrate` first" in str(outcome.exception)

@@ -1,0 +1,162 @@
+"""The worker's role: everything that a worker does, and nothing more."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+import pytest
+
+from counterfoil.database.counters import find_drift, repair
+from counterfoil.database.files import sql_folder
+from counterfoil.database.migrate import available, migrate
+from counterfoil.database.queries import sql, statements
+from counterfoil.ingest.retry import retry_dead_letter
+from counterfoil.ingest.road import input_rules
+from counterfoil.routing import COUNTERS, routes
+from support.builders import CANCELED, PLACED, a_cancellation, a_promotion, an_order, records_of
+from support.databases import address_of, drop, execute, run_apart
+from support.postgres_ledgers import coupon_counts, promo_counts
+from support.postgres_road import plain_settings, scribes
+
+TABLES = [table for migration in available() for table in migration.tables]
+LEDGERS = (
+    "affiliate_coupon_usages",
+    "promo_code_uses",
+    "order_cancellations",
+    "affiliate_coupon_adjustments",
+)
+
+
+def as_role(dsn: str, name: str) -> str:
+    parts = urlsplit(dsn)
+    return urlunsplit(parts._replace(netloc=f"{name}:secret@{parts.netloc.rpartition('@')[2]}"))
+
+
+@pytest.fixture(scope="module")
+def roles(postgres_server):
+    """An owner and a worker's login, in a database that the owner has migrated: (owner's dsn, worker's dsn)."""
+    own = uuid.uuid4().hex[:8]
+    owner, login, database = f"owner_{own}", f"login_{own}", f"counterfoil_rights_{own}"
+    execute(postgres_server.dsn, (sql_folder() / "roles.sql").read_text(encoding="utf-8"))
+    execute(postgres_server.dsn, f"CREATE ROLE {owner} LOGIN PASSWORD 'secret'")
+    execute(postgres_server.dsn, f"CREATE ROLE {login} LOGIN PASSWORD 'secret' IN ROLE counterfoil_worker")
+    execute(postgres_server.dsn, f"CREATE DATABASE {database}")
+    inside = address_of(database, postgres_server.dsn)
+    execute(inside, f"GRANT USAGE, CREATE ON SCHEMA public TO {owner}")
+    run_apart(lambda: migrate(as_role(inside, owner)))
+    yield as_role(inside, owner), as_role(inside, login)
+    drop(database, postgres_server.dsn)
+    for role in (owner, login):
+        execute(postgres_server.dsn, f"DROP ROLE {role}")
+
+
+@pytest.fixture
+async def worker_db(roles):
+    connection = await asyncpg.connect(roles[1])
+    transaction = connection.transaction()
+    await transaction.start()
+    yield connection
+    await transaction.rollback()
+    await connection.close()
+
+
+async def denied(db, statement) -> bool:
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        async with db.transaction():
+            await db.execute(statement)
+    return True
+
+
+async def test_the_road_works_with_the_workers_rights(roles):
+    async with scribes(roles[1]) as (worker,):
+        await worker.write(
+            [
+                *records_of(
+                    an_order("1", codes=["A"], promotions=[a_promotion("P")]),
+                    b"not json",
+                    an_order("2", codes=["A"]),
+                ),
+                *records_of(a_cancellation("2"), partition=CANCELED),
+            ]
+        )
+        await worker.write(
+            records_of(an_order("1", codes=["A", "B"], promotions=[a_promotion("P", bonus=3)]), first=3)
+        )
+        async with worker.pool.acquire() as connection:
+            assert await coupon_counts(connection) == {"A": (1, 1), "B": (1, 1), "P": (1, 1)}
+            assert await promo_counts(connection) == {"P": (1, 3)}
+            known = {
+                route.topic: (route, input_rules(plain_settings())) for route in routes(plain_settings())
+            }
+            letter = await connection.fetchval("SELECT id FROM dead_letters")
+            assert (await retry_dead_letter(connection, letter, known)).outcome == "refused"
+            await worker.positions.restart(connection, PLACED, 4, 0, "recreated")
+            assert await find_drift(connection, COUNTERS) == []
+
+
+async def test_verify_repairs_with_the_workers_rights(worker_db):
+    await worker_db.execute("INSERT INTO affiliate_coupon_usages (order_id, code) VALUES ('v', 'V')")
+    await worker_db.execute("UPDATE affiliate_coupons SET times_used = 9 WHERE code = 'V'")
+    drifts = [d for counter in COUNTERS for d in await worker_db.fetch(sql(counter.drift)) if d["key"] == "V"]
+    assert len(drifts) == 1
+    for name in ("lock_affiliate_coupon", "recount_affiliate_coupon"):
+        await worker_db.execute(sql(name), "V")
+    assert await repair(worker_db, COUNTERS, []) == 0
+    assert (await coupon_counts(worker_db))["V"] == (1, 1)
+
+
+@pytest.mark.parametrize("name", sorted(statements()))
+async def test_every_named_statement_is_allowed_to_the_worker(worker_db, name):
+    text = sql(name)
+    count = len(set(re.findall(r"\$\d+", text)))
+    try:
+        async with worker_db.transaction():
+            await worker_db.fetch(text, *[None] * count)
+    except asyncpg.InsufficientPrivilegeError:
+        raise
+    except asyncpg.PostgresError:
+        pass  # nothing but nulls makes no sense to some; rights are checked before
+
+
+@pytest.mark.parametrize("table", [*TABLES, "counterfoil_migrations"])
+async def test_the_worker_reads_every_table(worker_db, table):
+    assert await worker_db.fetchval(f"SELECT count(*) FROM {table}") >= 0
+
+
+@pytest.mark.parametrize("table", TABLES)
+async def test_the_worker_deletes_and_truncates_nothing(worker_db, table):
+    assert await denied(worker_db, f"DELETE FROM {table}")
+    assert await denied(worker_db, f"TRUNCATE {table}")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE TABLE mine ()",
+        "ALTER TABLE affiliate_coupons ADD COLUMN mine text",
+        "ALTER TABLE affiliate_coupon_usages DISABLE TRIGGER ALL",
+        "DROP TABLE promo_codes",
+        "DROP TRIGGER fold_inserted ON affiliate_coupon_usages",
+        "CREATE OR REPLACE FUNCTION fold_promo_uses_deleted() RETURNS trigger LANGUAGE plpgsql "
+        "AS 'BEGIN RETURN NULL; END'",
+        "UPDATE affiliate_coupon_adjustments SET delta = 0",
+        "UPDATE promo_code_adjustments SET delta = 0",
+        "UPDATE stream_positions_retired SET reason = ''",
+        "INSERT INTO counterfoil_migrations (name, checksum) VALUES ('9999', '')",
+        "SET session_replication_role = replica",
+    ],
+)
+async def test_the_worker_defines_nothing_and_rewrites_no_operators_row(worker_db, statement):
+    assert await denied(worker_db, statement)
+
+
+async def test_a_worker_that_migrates_on_start_finds_nothing_due(roles):
+    assert await migrate(roles[1]) == []
+
+
+def test_the_grants_name_every_table():
+    granted = (sql_folder() / "grants.sql").read_text(encoding="utf-8")
+    assert [table for table in TABLES if not re.search(rf"\b{table}\b", granted)] == []

@@ -1,0 +1,55 @@
+"""Records as they are kept: headers, timestamps, offsets come back as they were."""
+
+from __future__ import annotations
+
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from counterfoil.ingest.records import (
+    headers_from_json,
+    headers_to_json,
+    milliseconds_of,
+    next_offset,
+    timestamp_of,
+)
+from support.builders import a_record
+
+names = st.text(st.characters(codec="utf-8"), max_size=5)
+values = st.none() | st.binary(max_size=12) | st.text(max_size=8).map(lambda t: t.encode("utf-8", "ignore"))
+
+
+@given(headers=st.lists(st.tuples(names, values), max_size=5))
+def test_headers_come_back_from_json_as_they_were(headers):
+    assert headers_from_json(headers_to_json(headers)) == headers
+
+
+@given(name=st.binary(max_size=6))
+def test_a_header_name_that_is_no_text_comes_back_as_it_was(name):
+    headers = [(name.decode("utf-8", "surrogateescape"), b"")]
+    assert headers_from_json(headers_to_json(headers)) == headers
+
+
+@given(headers=st.lists(st.tuples(names, values), max_size=5))
+def test_the_json_of_headers_is_what_postgresql_can_hold(headers):
+    text = headers_to_json(headers)
+    assert "\\u0000" not in text
+    assert json.loads(text).__class__ is list
+    text.encode()
+
+
+def test_readable_headers_are_readable():
+    assert (
+        headers_to_json([("a", b"text"), ("b", None), ("c", b"\xff")])
+        == '[["a", "text"], ["b", null], ["c", {"base64": "/w=="}]]'
+    )
+
+
+@given(milliseconds=st.integers(-1, 4_102_444_800_000))
+def test_a_timestamp_comes_back_as_it_was(milliseconds):
+    assert milliseconds_of(timestamp_of(milliseconds)) == milliseconds
+
+
+def test_a_reader_of_a_record_stands_behind_it():
+    assert next_offset(a_record(41)) == 42

@@ -1,0 +1,205 @@
+"""Settings: each wrong value is one line that names the variable and what it takes; secrets stay masked."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+
+import pytest
+
+from counterfoil.commands import describe_settings
+from counterfoil.errors import InvalidSetting
+from counterfoil.settings import PREFIX, Settings, load_settings, masked_address
+
+ADDRESS = "postgres://shop:s3cret@db.example:5432/shop"
+
+
+@pytest.fixture(autouse=True)
+def an_empty_environment(monkeypatch, tmp_path):
+    for name in os.environ:
+        if name.upper().startswith(PREFIX) or name.upper().endswith("DATABASE_URL"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+WRONG = {
+    "DATABASE_URL": ["mysql://shop", "localhost", "http://db/shop"],
+    "MIGRATE_DATABASE_URL": ["mysql://shop"],
+    "DB_SCHEMA": ["Public", "a-b", "1a", 'x"; DROP', "x" * 64],
+    "EMBEDDED": ["perhaps"],
+    "KAFKA_SECURITY_PROTOCOL": ["TLS"],
+    "KAFKA_SASL_MECHANISM": ["GSSAPI"],
+    "KAFKA_SESSION_TIMEOUT_MS": ["soon", "499", "-1"],
+    "KAFKA_IDEMPOTENCE": ["often"],
+    "CONSUMER_GROUP": ["x" * 256],
+    "CONSUMERS": ["order.shipped", "order.placed,x", ","],
+    "TOPIC_ORDER_PLACED": ["a topic", "a/b", "é", "x" * 250],
+    "TOPIC_ORDER_CANCELED": ["a b"],
+    "TOPIC_PARTITIONS": ["0", "many", "10001", "1.5"],
+    "BATCH_MAX_RECORDS": ["0", "50001", "x"],
+    "BATCH_MAX_WAIT_MS": ["0", "101", "-5", "x"],
+    "BREAKER_SHARE": ["0", "1.1", "half", "-1", "nan"],
+    "MAX_EVENT_BYTES": ["0", "1MB"],
+    "CODE_CASE": ["lower"],
+    "DEFAULT_CURRENCY": ["usd", "EURO", "€"],
+    "MIGRATE_ON_START": ["later"],
+    "DATABASE_TIMEOUT_S": ["0", "-1", "x"],
+    "HTTP_PORT": ["-1", "65536", "http"],
+    "ADMIN_TOKEN": ["with blank", "é"],
+    "LOG_LEVEL": ["LOUD"],
+    "LOG_FORMAT": ["xml"],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, values in WRONG.items() for value in values]
+)
+def test_a_wrong_value_is_one_line_that_names_the_variable(monkeypatch, name, value):
+    monkeypatch.setenv(f"{PREFIX}{name}", value)
+    with pytest.raises(InvalidSetting) as caught:
+        load_settings()
+    message = str(caught.value)
+    assert message.startswith(f"{PREFIX}{name}: ")
+    assert len(message.splitlines()) == 1
+    assert len(message) > len(f"{PREFIX}{name}: ") + 10
+
+
+def test_a_wrong_secret_is_not_quoted(monkeypatch):
+    monkeypatch.setenv(f"{PREFIX}ADMIN_TOKEN", "s3cret blank")
+    monkeypatch.setenv(f"{PREFIX}DATABASE_URL", "mysql://shop:s3cret@db/shop")
+    with pytest.raises(InvalidSetting) as caught:
+        load_settings()
+    assert "s3cret" not in str(caught.value)
+    assert {f"{PREFIX}ADMIN_TOKEN", f"{PREFIX}DATABASE_URL"} <= set(
+        str(caught.value).replace(":", "").split()
+    )
+
+
+@pytest.mark.parametrize("variable", ["DRIZZLE_DATABASE_URL", "DATABASE_URL"])
+def test_a_wrong_address_names_the_variable_that_it_came_from(monkeypatch, variable):
+    monkeypatch.setenv(variable, "mysql://shop")
+    with pytest.raises(InvalidSetting, match=f"^{variable}: "):
+        load_settings()
+
+
+def test_two_event_types_may_not_share_a_topic(monkeypatch):
+    monkeypatch.setenv(f"{PREFIX}TOPIC_ORDER_PLACED", "orders")
+    monkeypatch.setenv(f"{PREFIX}TOPIC_ORDER_CANCELED", "orders")
+    with pytest.raises(
+        InvalidSetting, match=r"^COUNTERFOIL_TOPIC_\*: two event types share the topic orders$"
+    ):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    ("given", "wins"),
+    [
+        ({f"{PREFIX}DATABASE_URL": "one", "DRIZZLE_DATABASE_URL": "two", "DATABASE_URL": "three"}, "one"),
+        ({"DRIZZLE_DATABASE_URL": "two", "DATABASE_URL": "three"}, "two"),
+        ({"DATABASE_URL": "three"}, "three"),
+        ({f"{PREFIX}DATABASE_URL": "", "DATABASE_URL": "three"}, "three"),
+        ({"database_url": "lower"}, "lower"),
+        ({}, None),
+    ],
+)
+def test_the_address_of_the_database_is_the_first_of_three_variables(monkeypatch, given, wins):
+    for name, database in given.items():
+        monkeypatch.setenv(name, database and f"postgres://db/{database}")
+    found = load_settings().database_url
+    assert (found and found.get_secret_value()) == (wins and f"postgres://db/{wins}")
+
+
+def test_dotenv_is_read_and_the_environment_wins(monkeypatch, tmp_path):
+    (tmp_path / ".env").write_text("COUNTERFOIL_HTTP_PORT=9000\nCOUNTERFOIL_CODE_CASE=upper\n")
+    monkeypatch.setenv(f"{PREFIX}HTTP_PORT", "9001")
+    found = load_settings()
+    assert (found.http_port, found.code_case) == (9001, "upper")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("BATCH_MAX_WAIT_MS", "50", timedelta(milliseconds=50)),
+        ("DATABASE_TIMEOUT_S", "2.5", timedelta(seconds=2.5)),
+        ("KAFKA_SESSION_TIMEOUT_MS", "6000", timedelta(seconds=6)),
+        ("CONSUMERS", " order.placed , order.placed,", ("order.placed",)),
+        ("LOG_LEVEL", "debug", "DEBUG"),
+        ("HTTP_PORT", "0", 0),
+        ("BREAKER_SHARE", "1", 1.0),
+    ],
+)
+def test_a_value_is_read_in_its_unit(monkeypatch, name, value, expected):
+    monkeypatch.setenv(f"{PREFIX}{name}", value)
+    assert getattr(load_settings(), name.lower()) == expected
+
+
+def test_consumed_topics_are_those_that_are_switched_on(monkeypatch):
+    monkeypatch.setenv(f"{PREFIX}CONSUMERS", "order.canceled")
+    monkeypatch.setenv(f"{PREFIX}TOPIC_ORDER_CANCELED", "shop.order.canceled")
+    assert load_settings().consumed_topics == {"order.canceled": "shop.order.canceled"}
+
+
+def test_settings_cannot_be_changed_afterwards():
+    with pytest.raises(ValueError, match="frozen"):
+        load_settings().http_port = 1
+
+
+def test_every_setting_says_what_it_is_for():
+    assert [name for name, field in Settings.model_fields.items() if not field.description] == []
+
+
+@pytest.mark.parametrize(
+    ("address", "masked"),
+    [
+        (ADDRESS, "postgres://shop:•••@db.example:5432/shop"),
+        ("postgres://shop:p%40ss@db/shop?sslmode=require&password=s3cret", "postgres://shop:•••@db/shop"),
+        ("postgres://db/shop", "postgres://db/shop"),
+        ("postgres://:s3cret@db/shop", "postgres://db/shop"),
+        ("postgres://shop:s3@cret@db/shop", "postgres://shop:•••@db/shop"),
+        ("postgres://shop:s3cret@[::1]:5432/shop", "postgres://shop:•••@[::1]:5432/shop"),
+    ],
+)
+def test_an_address_is_shown_without_its_secrets(address, masked):
+    assert masked_address(address) == masked
+
+
+@pytest.mark.parametrize("address", ["postgres://shop:s3cret@[::1/shop", "postgres://[x]/shop"])
+def test_an_address_that_cannot_be_read_is_a_wrong_setting(monkeypatch, address):
+    monkeypatch.setenv(f"{PREFIX}DATABASE_URL", address)
+    with pytest.raises(InvalidSetting, match=f"^{PREFIX}DATABASE_URL: "):
+        load_settings()
+
+
+def described() -> dict[str, dict[str, str]]:
+    return {row["variable"]: row for row in describe_settings(load_settings())}
+
+
+def test_printed_settings_name_their_sources_and_hide_secrets(monkeypatch, tmp_path):
+    (tmp_path / ".env").write_text("COUNTERFOIL_HTTP_PORT=9000\n")
+    monkeypatch.setenv("DATABASE_URL", ADDRESS)
+    monkeypatch.setenv(f"{PREFIX}ADMIN_TOKEN", "s3cret")
+    monkeypatch.setenv(f"{PREFIX}KAFKA_SASL_PASSWORD", "s3cret")
+    rows = described()
+    assert "s3cret" not in str(rows)
+    assert rows[f"{PREFIX}DATABASE_URL"]["value"] == "postgres://shop:•••@db.example:5432/shop"
+    assert rows[f"{PREFIX}DATABASE_URL"]["source"] == "environment DATABASE_URL"
+    assert rows[f"{PREFIX}ADMIN_TOKEN"] | {"about": ""} == {
+        "variable": f"{PREFIX}ADMIN_TOKEN",
+        "value": "•••",
+        "source": "environment",
+        "about": "",
+    }
+    assert rows[f"{PREFIX}HTTP_PORT"]["source"] == ".env"
+    assert rows[f"{PREFIX}CODE_CASE"]["source"] == "default"
+    assert set(rows) == {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+
+
+def test_a_token_that_looks_like_an_address_is_hidden_whole(monkeypatch):
+    monkeypatch.setenv(f"{PREFIX}ADMIN_TOKEN", "abc://s3cret")
+    assert described()[f"{PREFIX}ADMIN_TOKEN"]["value"] == "•••"
+
+
+def test_an_empty_variable_is_not_set(monkeypatch):
+    monkeypatch.setenv(f"{PREFIX}HTTP_PORT", "")
+    assert load_settings().http_port == 8080
+    assert described()[f"{PREFIX}HTTP_PORT"]["source"] == "default"
