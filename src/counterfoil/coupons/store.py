@@ -2,8 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from struct import Struct
+
+from counterfoil.coupons.rules import UsageRow
+from counterfoil.database.binary_copy import timestamptz
 from counterfoil.database.counters import Counter
 from counterfoil.database.ledger import LedgerTable
+
+_COLUMNS = 5
+_start = Struct(">hi").pack
+_length = Struct(">i").pack
+_end = Struct(">iqiiiq").pack
+
+
+def encode_usages(rows: Sequence[UsageRow]) -> bytes:
+    """Rows of affiliate_coupon_usages in PostgreSQL's binary COPY format, each value after its length in bytes."""
+    parts: list[bytes] = []
+    for order_id, code, occurred_at, source_id, source_offset in rows:
+        order, name = order_id.encode(), code.encode()
+        parts += (
+            _start(_COLUMNS, len(order)),
+            order,
+            _length(len(name)),
+            name,
+            _end(8, timestamptz(occurred_at), 4, source_id, 8, source_offset),
+        )
+    return b"".join(parts)
+
 
 COUPON_USAGES = LedgerTable(
     table="affiliate_coupon_usages",
@@ -13,6 +39,7 @@ COUPON_USAGES = LedgerTable(
     deciding=3,
     find_new="find_new_coupon_usages",
     replace="move_coupon_usages_earlier",
+    encode=encode_usages,
 )
 
 COUPON_COUNTS = Counter(

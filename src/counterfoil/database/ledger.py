@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 import asyncpg
 
+from counterfoil.database.binary_copy import EncodeRows, binary_copy
 from counterfoil.database.connection import Connection
 from counterfoil.database.queries import sql
 from counterfoil.database.turns import TURNS
@@ -38,7 +39,8 @@ class LedgerTable:
 
     A row is a tuple in the order of `columns`, its key the first `key_size` values, and the first `deciding` values say
     whether it stands against one of the same key. `insert` and `replace` answer the keys that they changed, `find_new`
-    those that either would change; `replace` is None where the first that came stands.
+    those that either would change; `replace` is None where the first that came stands. `encode` is there where rows are
+    so many that asyncpg's encoding is too dear.
     """
 
     table: str
@@ -48,6 +50,7 @@ class LedgerTable:
     insert: str
     find_new: str
     replace: str | None
+    encode: EncodeRows | None = None
 
 
 class Ledger:
@@ -104,14 +107,23 @@ class Ledger:
         savepoint = connection.transaction()
         await savepoint.start()
         try:
-            await connection.copy_records_to_table(
-                self.table.table, records=_in_slices(rows), columns=self.table.columns
-            )
+            await self._feed(connection, rows)
         except asyncpg.UniqueViolationError:
             await savepoint.rollback()
             return False
         await savepoint.commit()
         return True
+
+    async def _feed(self, connection: Connection, rows: Sequence[Row]) -> None:
+        table = self.table
+        if table.encode is None:
+            await connection.copy_records_to_table(
+                table.table, records=_in_slices(rows), columns=table.columns
+            )
+        else:
+            await connection.copy_to_table(
+                table.table, source=binary_copy(rows, table.encode), columns=table.columns, format="binary"
+            )
 
     async def _merge(self, connection: Connection, rows: Sequence[Row]) -> set[Key]:
         """Add what is not there, and let the smaller content stand where something is."""
