@@ -18,6 +18,7 @@ from counterfoil.errors import DependencyUnreachable
 from counterfoil.ingest.rebalance import Rebalance
 from counterfoil.kafka.cluster import Cluster
 from counterfoil.kafka.connection import faststream_security
+from counterfoil.kafka.tolerant import tolerate_header_names
 from counterfoil.settings import Settings
 from counterfoil.telemetry.health import Health
 from counterfoil.telemetry.logging import adopt_library_loggers
@@ -136,6 +137,7 @@ class Subscription:
             decoder=decode,
         )
         subscriber(self._handle)
+        tolerate_header_names()
         adopt_library_loggers()  # FastStream has just given its own a handler
         self._subscriber = subscriber
         return broker
