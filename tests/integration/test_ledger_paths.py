@@ -252,3 +252,20 @@ async def test_a_promo_code_made_by_hand_with_an_id_does_not_stop_new_ones(db):
     await db.execute("INSERT INTO promo_codes (id, code) VALUES ($1, 'BY HAND')", following)
     ids = await hold_promo_codes(db, ["NEW"])
     assert ids["NEW"] != following
+
+
+async def test_copied_usages_are_read_back_as_they_went_in(db):
+    rows = sorted(
+        (order, code, at, source, offset)
+        for order, code, at, source, offset in [
+            ("1", "A", NOON, 1, 0),
+            ("été-\U0001f600", "ÄÖ", later(0.000001), 2**31 - 1, 2**63 - 1),
+            ("x" * 255, "€" * 255, later(59.999999), 3, 12_345_678_901),
+        ]
+    )
+    assert await Ledger(COUPON_USAGES).write(db, rows) == set()
+    found = await db.fetch(
+        "SELECT order_id, code, occurred_at, source_id, source_offset FROM affiliate_coupon_usages "
+        'ORDER BY order_id COLLATE "C"'
+    )
+    assert [tuple(row) for row in found] == rows
