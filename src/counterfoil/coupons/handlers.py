@@ -41,6 +41,8 @@ class RecordCouponUsages:
         known = await self.ledger.write(connection, rows)
         if not known and len(rows) == sum([len(order.codes) for order in facts.events]):
             return Outcome(changed=lambda: {i for i, order in enumerate(facts.events) if order.codes})
-        changed = orders_of(facts, {(row[3], row[4]) for row in rows if (row[0], row[1]) not in known})
         spoke = {i for i, order in enumerate(facts.events) if order.codes}
+        if len(known) == len(rows):  # a replay
+            return Outcome(unchanged=spoke)
+        changed = orders_of(facts, {(row[3], row[4]) for row in rows if (row[0], row[1]) not in known})
         return Outcome(unchanged=spoke - changed, changed=lambda: changed)

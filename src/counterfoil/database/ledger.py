@@ -99,7 +99,7 @@ class Ledger:
         if not rows:
             return set()
         found = await connection.fetch(sql(self.table.find_new), *_columns(rows, self.table.deciding))
-        return {self._key(row) for row in rows} - {tuple(record) for record in found}
+        return set(map(self._key, rows)).difference(map(tuple, found))
 
     async def _copy(self, connection: Connection, rows: Sequence[Row]) -> bool:
         if not rows:
@@ -131,7 +131,8 @@ class Ledger:
         count = len(rows)
         if self._replaying:  # most of it is there, and one look is cheaper than two refusals
             unchanged = await self._unchanged(connection, rows)
-            rows = [row for row in rows if self._key(row) not in unchanged]
+            fresh = len(unchanged) < count
+            rows = [row for row in rows if self._key(row) not in unchanged] if fresh else ()
         if rows:
             added = {
                 tuple(record)

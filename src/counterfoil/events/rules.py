@@ -7,7 +7,7 @@ it keeps a changed value it calls `normalised` with the field's name; a missing 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import MAX_EMAX, MIN_EMIN, ROUND_HALF_EVEN, Context, Decimal
@@ -200,9 +200,11 @@ def _code(value: str, code_case: CodeCase, path: str) -> str:
     return text
 
 
-def codes(values: Iterable[object], field: str, code_case: CodeCase, normalised: Normalised) -> list[str]:
+def codes(values: Sequence[object], field: str, code_case: CodeCase, normalised: Normalised) -> list[str]:
     """The distinct codes in the order they come, without the null and blank ones."""
     known = _known_upper_codes if code_case is _UPPER else _known_codes
+    if len(values) == 1 and type(values[0]) is str and known.get(values[0]) == values[0]:  # the usual order
+        return [values[0]]
     distinct: dict[str, None] = {}
     for value in values:
         kept = known.get(value) if type(value) is str else None

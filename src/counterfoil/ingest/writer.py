@@ -127,9 +127,13 @@ class Writer:
         """Let the slices write; partition → how many of its records changed nothing."""
         found: dict[Partition, int] = {}
         for chunks, steps in planned.steps:
-            for index in await write_steps(connection, steps):
-                partition = _partition_of(index, chunks)
-                found[partition] = found.get(partition, 0) + 1
+            duplicates = await write_steps(connection, steps)
+            start = 0
+            for chunk in chunks if duplicates else ():
+                stop = start + len(chunk.events)
+                count = len(duplicates.intersection(range(start, stop)))
+                found[chunk.partition] = found.get(chunk.partition, 0) + count
+                start = stop
         return found
 
 
@@ -170,11 +174,3 @@ def _account(chunks: Sequence[Chunk]) -> Account:
         last_offset=last.offset if last else None,
         last_timestamp=last.timestamp if last else None,
     )
-
-
-def _partition_of(index: int, chunks: Sequence[Chunk]) -> Partition:
-    for chunk in chunks:
-        if index < len(chunk.events):
-            return chunk.partition
-        index -= len(chunk.events)
-    raise IndexError(index)
