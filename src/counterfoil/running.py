@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
 from counterfoil.errors import InvalidSetting
+from counterfoil.invocation import command
 from counterfoil.settings import ROLES, Settings, load_settings
 
 if TYPE_CHECKING:
@@ -96,17 +95,15 @@ def _announce(settings: Settings, port: int) -> None:
         return
     address = f"http://{settings.http_host}:{port}"
     token = " -H 'Authorization: Bearer …'" if settings.admin_token else ""
-    command = Path(sys.argv[0])
-    with contextlib.suppress(ValueError):
-        command = command.absolute().relative_to(Path.cwd())
+    counterfoil = command()
     print(
         f"""
   counterfoil is running; Ctrl-C stops it. In another terminal, from this folder:
 
-  1. publish some orders       {command} publish order.placed docs/samples/orders.jsonl
+  1. publish some orders       {counterfoil} publish order.placed docs/samples/orders.jsonl
   2. see what was counted      curl -s{token} {address}/admin/affiliate-coupons
   3. publish them once more    the counts stay as they are: every fact counts once
-  4. have it proved            {command} verify
+  4. have it proved            {counterfoil} verify
 
   health   {address}/readyz
   metrics  {address}/metrics

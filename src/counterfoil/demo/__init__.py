@@ -16,6 +16,7 @@ from counterfoil.demo.display import Display
 from counterfoil.demo.stage import Stage, stage
 from counterfoil.demo.traffic import Sample, Traffic, traffic
 from counterfoil.errors import InvalidSetting
+from counterfoil.invocation import command
 from counterfoil.kafka.cluster import Cluster
 from counterfoil.publishing import Published, Publisher
 
@@ -37,13 +38,6 @@ BURST = 0.2
 
 LOOK_EVERY_S = 0.004
 WITHIN_S = 90.0
-
-NEXT = """
-Next:
-  counterfoil run --embedded                                     the worker, with parts of its own
-  counterfoil publish order.placed docs/samples/orders.jsonl     from another terminal; twice, if you like
-  counterfoil verify                                             every counter, recounted from its ledger
-"""
 
 
 def run_demo(orders: int | None = None, seed: int | None = None) -> int:
@@ -231,4 +225,17 @@ def _summarise(display: Display, plan: Traffic, show: Show, found: Counts, wrong
         display.step(
             "exact: every coupon, promo, usage, cancellation, dead letter, position", style="bold green"
         )
-    display.plain(NEXT)
+    display.plain(_next_commands())
+
+
+def _next_commands() -> str:
+    counterfoil = command()
+    return f"""
+Next:
+  {counterfoil} run --embedded
+      the worker, with parts of its own
+  {counterfoil} publish order.placed docs/samples/orders.jsonl
+      from another terminal; twice, if you like
+  {counterfoil} verify
+      every counter, recounted from its ledger
+"""
