@@ -49,6 +49,8 @@ CREATE TABLE promo_codes (
   adjusted            boolean NOT NULL DEFAULT false,
   updated_at          timestamptz NOT NULL DEFAULT now(),
   CONSTRAINT code_not_blank CHECK (code <> ''),
+  CONSTRAINT id_leaves_room CHECK (id < 4611686018427387904),
+  CONSTRAINT sums_are_numbers CHECK (use_bonus <> 'NaN' AND total_bonus_issued <> 'NaN'),
   CONSTRAINT use_count_not_negative CHECK (use_count >= 0),
   CONSTRAINT use_bonus_not_negative CHECK (use_bonus >= 0),
   CONSTRAINT times_used_not_negative CHECK (times_used >= 0 OR adjusted),
@@ -74,7 +76,9 @@ CREATE TABLE promo_code_uses (
   source_id         integer,
   source_offset     bigint,
   CONSTRAINT promo_code_uses_identity UNIQUE (order_id, promo_code_id),
-  CONSTRAINT order_id_not_blank CHECK (order_id <> '')
+  CONSTRAINT order_id_not_blank CHECK (order_id <> ''),
+  CONSTRAINT amounts_are_numbers CHECK (bonus_amount <> 'NaN' AND base_reward <> 'NaN' AND total_reward <> 'NaN'),
+  CONSTRAINT id_leaves_room CHECK (id < 4611686018427387904)
 );
 
 CREATE INDEX promo_code_uses_by_promo_code ON promo_code_uses (promo_code_id);
@@ -83,7 +87,7 @@ CREATE TABLE promo_code_adjustments (
   id               bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   promo_code_id    bigint NOT NULL REFERENCES promo_codes (id),
   delta            bigint NOT NULL DEFAULT 0,
-  bonus_delta      numeric(20,6) NOT NULL DEFAULT 0,
+  bonus_delta      numeric(20,6) NOT NULL DEFAULT 0 CONSTRAINT bonus_delta_is_a_number CHECK (bonus_delta <> 'NaN'),
   reason           text NOT NULL DEFAULT '',
   actor            text NOT NULL DEFAULT current_user,
   created_at       timestamptz NOT NULL DEFAULT now(),
@@ -396,6 +400,20 @@ BEGIN
   RETURN NULL;
 END $$;
 
+CREATE FUNCTION keep_id_ahead() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+DECLARE
+  sequence regclass := pg_get_serial_sequence(format('%I.%I', TG_TABLE_SCHEMA, TG_TABLE_NAME), 'id');
+BEGIN
+  IF NEW.id > coalesce(pg_sequence_last_value(sequence), 0) THEN
+    PERFORM setval(sequence, NEW.id);
+  END IF;
+  RETURN NEW;
+END $$;
+
+CREATE TRIGGER id_ahead BEFORE UPDATE OF id ON promo_codes
+  FOR EACH ROW WHEN (OLD.id IS DISTINCT FROM NEW.id) EXECUTE FUNCTION keep_id_ahead();
+CREATE TRIGGER id_ahead BEFORE UPDATE OF id ON promo_code_uses
+  FOR EACH ROW WHEN (OLD.id IS DISTINCT FROM NEW.id) EXECUTE FUNCTION keep_id_ahead();
 CREATE TRIGGER ids_ahead AFTER INSERT ON promo_codes REFERENCING NEW TABLE AS inserted
   FOR EACH STATEMENT EXECUTE FUNCTION keep_ids_ahead();
 CREATE TRIGGER ids_ahead AFTER INSERT ON promo_code_uses REFERENCING NEW TABLE AS inserted

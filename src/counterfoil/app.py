@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import gc
 import signal
-from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator
 
 import asyncpg
 import structlog
@@ -18,7 +18,8 @@ from counterfoil.coupons.routes import adjust_affiliate_coupon, list_affiliate_c
 from counterfoil.database.migrate import available, migrate, migration_status
 from counterfoil.database.pool import UNREACHABLE, create_pool, database_address, migrator_address, one_line
 from counterfoil.database.watch import watch_database
-from counterfoil.errors import DependencyUnreachable, HaltingFailure, SchemaMismatch
+from counterfoil.errors import DependencyUnreachable, HaltingFailure, SchemaMismatch, TransientFailure
+from counterfoil.ingest.failures import classify
 from counterfoil.ingest.road import Road
 from counterfoil.promos.routes import create_promo_code, list_promo_codes
 from counterfoil.routing import routes
@@ -91,10 +92,10 @@ class Worker:
                 self.health.phase = Phase.RUNNING
             await self._stopping.wait()
         finally:
-            if road:
-                await road.stop()
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
+            if road:
+                await road.stop()
 
     def _road(self, pool: asyncpg.Pool) -> Road:
         return Road(
@@ -153,9 +154,12 @@ class Worker:
         check = self.health.check("database")
         while not self._stopping.is_set():
             try:
-                if await self._migrate(pool):
+                migrated = await self._unless_stopped(self._migrate(pool))
+                if migrated:
                     check.passed()
                     return True
+                if self._stopping.is_set():
+                    return False
                 check.failed("the schema is behind; run `counterfoil migrate`")
                 log.warning("schema_behind", next_in_s=RETRY_S)
             except SchemaMismatch:
@@ -165,10 +169,26 @@ class Worker:
                 check.failed(f"PostgreSQL at {where}: {one_line(error)}")
                 log.warning("database_away", address=where, reason=one_line(error), next_in_s=RETRY_S)
             except asyncpg.PostgresError as error:
-                raise HaltingFailure(f"{error.sqlstate} {one_line(error)}") from error
+                failure = classify(error)
+                if not isinstance(failure, TransientFailure):
+                    raise HaltingFailure(f"{error.sqlstate} {one_line(error)}") from error
+                check.failed(str(failure))
+                log.warning("migration_put_off", reason=str(failure), next_in_s=RETRY_S)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), RETRY_S)
         return False
+
+    async def _unless_stopped(self, work: Coroutine[None, None, bool]) -> bool:
+        """What the work answers; False when the worker is told to stop before it does."""
+        working = asyncio.create_task(work)
+        stopping = asyncio.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            return await working if working.done() else False
+        finally:
+            for task in (working, stopping):
+                task.cancel()
+            await asyncio.gather(working, stopping, return_exceptions=True)
 
     async def _migrate(self, pool: asyncpg.Pool) -> bool:
         """Apply what is due where we may; True when nothing is due any more."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import sys
 from collections.abc import Callable
 from datetime import datetime
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 EXIT_FOUND = 1
 EXIT_WRONG_USE = 2
 EXIT_UNREACHABLE = 3
+
+LARGEST_ID = 2**63 - 1
 
 app = typer.Typer(
     name="counterfoil",
@@ -39,6 +43,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 
 def main() -> None:
     """Entry point: every foreseen error is one line on standard error and an exit code."""
+    _speak_utf8()
     try:
         app(prog_name="counterfoil")
     except (InvalidSetting, SchemaMismatch) as error:
@@ -47,9 +52,21 @@ def main() -> None:
         _fail(error, EXIT_UNREACHABLE)
     except CounterfoilError as error:
         _fail(error, EXIT_FOUND)
+
+
+def _speak_utf8() -> None:
+    """Whatever the locale says: JSON is UTF-8, and a value from an event must not end a command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+
+def _tell(text: str) -> None:
+    """Print to standard output; a reader that has had enough is no failure."""
+    try:
+        print(text, flush=True)
     except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(0)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(error: Exception, code: int) -> None:
@@ -203,7 +220,7 @@ def list_dead_letters(  # noqa: PLR0913, PLR0917 - one parameter an option
     since: Since = None,
     resolved: Annotated[bool, typer.Option("--all", help="With those that are resolved.")] = False,
     limit: Annotated[int, typer.Option(min=1, max=10_000)] = 50,
-    offset: Annotated[int, typer.Option(min=0)] = 0,
+    offset: Annotated[int, typer.Option(min=0, max=LARGEST_ID)] = 0,
     as_json: AsJson = False,
 ) -> None:
     """List parked records, newest first."""
@@ -231,7 +248,7 @@ def _in_short(row: dict[str, Any]) -> dict[str, Any]:
 
 @dead_letters.command("show")
 def show_dead_letter(
-    letter_id: Annotated[int, typer.Argument(metavar="ID")], as_json: AsJson = False
+    letter_id: Annotated[int, typer.Argument(metavar="ID", max=LARGEST_ID)], as_json: AsJson = False
 ) -> None:
     """Show one parked record: its bytes, its reason, and what the rules would make of it now."""
     from counterfoil import commands  # noqa: PLC0415
@@ -252,7 +269,10 @@ def show_dead_letter(
 
 @dead_letters.command("retry")
 def retry_dead_letters(  # noqa: PLR0913, PLR0917 - one parameter an option
-    ids: Annotated[list[int] | None, typer.Argument(metavar="[ID]...", help="Which; or use --all.")] = None,
+    ids: Annotated[
+        list[int] | None,
+        typer.Argument(metavar="[ID]...", max=LARGEST_ID, help="Which; or use --all."),
+    ] = None,
     everything: Annotated[
         bool, typer.Option("--all", help="Every unresolved one that the filters leave.")
     ] = False,
@@ -295,7 +315,7 @@ def _settings() -> Settings:
 
 
 def _print_json(value: object) -> None:
-    print(json.dumps(value, indent=2, default=_plain, ensure_ascii=False))
+    _tell(json.dumps(value, indent=2, default=_plain, ensure_ascii=False))
 
 
 def _plain(value: object) -> str:

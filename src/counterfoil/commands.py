@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
 import tempfile
@@ -38,11 +39,13 @@ IN_FLIGHT = 2_000
 """Records handed to the producer before their acknowledgements are awaited."""
 
 
-def with_connection(settings: Settings, work: Callable[[Connection], Awaitable[T]]) -> T:
+def with_connection(
+    settings: Settings, work: Callable[[Connection], Awaitable[T]], *, patient: bool = False
+) -> T:
     """Run some work on one connection; raises DependencyUnreachable or SchemaMismatch in one line."""
 
     async def connected() -> T:
-        connection = await pool.connect(settings, "command")
+        connection = await pool.connect(settings, "command", patient=patient)
         try:
             return await work(connection)
         finally:
@@ -109,6 +112,8 @@ def _lines(file: Path | None) -> Iterator[IO[bytes]]:
             yield opened
         return
     with tempfile.SpooledTemporaryFile(max_size=16 * 1024 * 1024) as spooled:
+        if sys.stdin is None:
+            raise InvalidSetting("standard input is closed; name a file")
         for line in sys.stdin.buffer:
             spooled.write(line)
         spooled.seek(0)
@@ -154,7 +159,6 @@ def verify(settings: Settings, *, with_repair: bool) -> dict[str, Any]:
     """Recount every counter; with repair, put right what drifted and look again."""
 
     async def work(connection: Connection) -> dict[str, Any]:
-        await connection.execute("SET statement_timeout = 0")
         checked = await counters.count_rows(connection, COUNTERS)
         drift = await counters.find_drift(connection, COUNTERS)
         repaired = await counters.repair(connection, COUNTERS, drift) if with_repair else 0
@@ -166,7 +170,7 @@ def verify(settings: Settings, *, with_repair: bool) -> dict[str, Any]:
             "clean": not left,
         }
 
-    return with_connection(settings, work)
+    return with_connection(settings, work, patient=True)
 
 
 # Dead letters
@@ -205,6 +209,7 @@ def show_dead_letter(settings: Settings, letter_id: int) -> dict[str, Any] | Non
             "key": _readable(row["key"]),
             "value": _readable(value),
             "value_hex": None if value is None else value.hex(" "),
+            "headers": json.loads(row["headers"]),
             "now": _what_the_rules_say(settings, row),
         }
 

@@ -438,3 +438,22 @@ async def test_a_trigger_is_not_led_astray_by_the_search_path(db):
     await db.execute("INSERT INTO public.affiliate_coupon_usages (order_id, code) VALUES ('1', 'A')")
     await db.execute("SET LOCAL search_path TO public")
     assert await coupon_counts(db) == {"A": (1, 1)}
+
+
+@pytest.mark.parametrize("column", ["bonus_amount", "base_reward", "total_reward"])
+async def test_what_is_no_number_is_refused_before_it_poisons_a_sum(db, column):
+    promo = await a_promo_code(db)
+    error = await refusal(
+        db, f"INSERT INTO promo_code_uses (promo_code_id, {column}) VALUES ({promo}, 'NaN')"
+    )
+    assert error.constraint_name == "amounts_are_numbers"
+
+
+async def test_an_id_that_was_changed_by_hand_is_not_given_out_again(db):
+    promo = await a_promo_code(db)
+    for _ in range(3):
+        await db.execute("INSERT INTO promo_code_uses (promo_code_id, bonus_amount) VALUES ($1, 1)", promo)
+    await db.execute("UPDATE promo_code_uses SET id = id + 4")
+    for _ in range(6):
+        await db.execute("INSERT INTO promo_code_uses (promo_code_id, bonus_amount) VALUES ($1, 1)", promo)
+    assert await promo_counts(db) == {"SPRING": (9, 9)}

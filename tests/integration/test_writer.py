@@ -390,3 +390,14 @@ async def test_a_worker_beside_promo_codes_made_by_hand_parks_nothing(db, worker
     await worker.write(records_of(an_order(promotions=[a_promotion("NEW")])))
     assert await promo_counts(db) == {"BY HAND": (0, 0), "NEW": (1, 5)}
     await assert_counters_equal_ledgers(db)
+
+
+@pytest.mark.parametrize("timestamp", [1_700_000_000_000_000, 2**63 - 1, -(2**62)])
+async def test_a_record_stamped_out_of_all_bounds_is_accounted_for_like_any_other(db, worker, timestamp):
+    order = b'{"order_id": "1", "codes": ["A"], "timestamp": "2026-01-01T00:00:00Z"}'
+    await worker.write(
+        [a_record(0, b"no json", timestamp=timestamp), a_record(1, order, timestamp=timestamp)]
+    )
+    found = await account(db)
+    assert found["next_offset"] == 2
+    assert found["applied"] + found["dead"] == 2

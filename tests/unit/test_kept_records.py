@@ -8,10 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from counterfoil.ingest.records import (
+    LATEST_TIMESTAMP,
     headers_from_json,
     headers_to_json,
     milliseconds_of,
     next_offset,
+    storable,
     timestamp_of,
 )
 from support.builders import a_record
@@ -53,3 +55,11 @@ def test_a_timestamp_comes_back_as_it_was(milliseconds):
 
 def test_a_reader_of_a_record_stands_behind_it():
     assert next_offset(a_record(41)) == 42
+
+
+@given(st.integers(-(2**63), 2**63 - 1))
+def test_a_timestamp_of_any_64_bits_can_be_stored(milliseconds):
+    """A producer that stamps microseconds must not stop the worker."""
+    stored = milliseconds_of(timestamp_of(milliseconds))
+    assert stored == storable(milliseconds)
+    assert stored == milliseconds or not -1 <= milliseconds <= LATEST_TIMESTAMP

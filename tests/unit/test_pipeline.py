@@ -415,3 +415,18 @@ def test_a_poll_is_taken_apart_by_partition():
     assert list(runs(records)) == [(PLACED, records[:2]), (OTHER, records[2:])]
     assert list(runs(records[:2])) == [(PLACED, records[:2])]
     assert list(runs([])) == []
+
+
+async def test_records_fetched_before_a_partition_was_held_anew_are_not_judged_by_its_new_position():
+    """Else they would look like a log that begins anew, and the account of a live one would be retired."""
+    relocated = []
+    async with a_road(PLACED, OTHER) as road:
+        road.pipeline.relocate = lambda state, reason: relocated.append(reason)
+        taking = asyncio.create_task(
+            road.pipeline.take([*poll(*range(500)), *poll(*range(50, 60), partition=OTHER)])
+        )
+        await asyncio.sleep(0)  # the first partition is being decoded
+        road.pipeline.forget([OTHER])
+        road.pipeline.hold(POSITIONS, [a_state(1_000, partition=OTHER, anchor=Anchor(999, 123))])
+        await taking
+    assert relocated == []

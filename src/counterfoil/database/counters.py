@@ -52,7 +52,7 @@ async def _look(connection: Connection, counters: Sequence[Counter]) -> list[Dri
         return [
             Drift(counter.table, row["key"], row["counter"], row["stored"], row["counted"])
             for counter in counters
-            for row in await connection.fetch(sql(counter.drift), timeout=None)
+            for row in await connection.fetch(sql(counter.drift))
         ]
 
 

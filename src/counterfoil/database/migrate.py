@@ -65,9 +65,12 @@ async def migrate(dsn: str, schema: str = "public", *, baseline: bool = False) -
         dsn, timeout=10, server_settings={"application_name": "counterfoil migrate", "timezone": "UTC"}
     )
     try:
-        return await _migrate(connection, schema, baseline=baseline)
-    finally:
+        applied = await _migrate(connection, schema, baseline=baseline)
         await connection.close(timeout=5)
+    except BaseException:
+        connection.terminate()  # what it was doing is rolled back; a server that is silent is not waited for
+        raise
+    return applied
 
 
 async def migration_status(connection: Connection, schema: str) -> list[MigrationState]:

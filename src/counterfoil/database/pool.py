@@ -42,12 +42,15 @@ def migrator_address(settings: Settings) -> str:
     return database_address(settings) if address is None else address.get_secret_value()
 
 
-def connection_options(schema: str, timeout: timedelta, purpose: str) -> dict[str, Any]:
-    """Keyword arguments for asyncpg: schema, time limits on both sides, and the name seen in pg_stat_activity."""
-    milliseconds = int(timeout.total_seconds() * 1000)
+def connection_options(schema: str, timeout: timedelta | None, purpose: str) -> dict[str, Any]:
+    """Keyword arguments for asyncpg: schema, time limits on both sides, and the name seen in pg_stat_activity.
+
+    Without a timeout a statement may take as long as it takes.
+    """
+    milliseconds = int(timeout.total_seconds() * 1000) if timeout else 0
     return {
         "timeout": CONNECT_TIMEOUT_S,
-        "command_timeout": timeout.total_seconds() + 5,
+        "command_timeout": timeout.total_seconds() + 5 if timeout else None,
         "server_settings": {
             "application_name": f"counterfoil {purpose}",
             "search_path": f"{schema},pg_temp",
@@ -59,13 +62,15 @@ def connection_options(schema: str, timeout: timedelta, purpose: str) -> dict[st
     }
 
 
-async def connect(settings: Settings, purpose: str) -> asyncpg.Connection:
-    """One connection; raises DependencyUnreachable, in one line, when the database does not answer."""
+async def connect(settings: Settings, purpose: str, *, patient: bool = False) -> asyncpg.Connection:
+    """One connection, with no limit on a statement's time for a patient caller.
+
+    Raises DependencyUnreachable, in one line, when the database does not answer.
+    """
     address = database_address(settings)
+    timeout = None if patient else settings.database_timeout_s
     try:
-        return await asyncpg.connect(
-            address, **connection_options(settings.db_schema, settings.database_timeout_s, purpose)
-        )
+        return await asyncpg.connect(address, **connection_options(settings.db_schema, timeout, purpose))
     except (
         *UNREACHABLE,
         asyncpg.InvalidAuthorizationSpecificationError,

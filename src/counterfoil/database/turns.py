@@ -6,6 +6,11 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+TURNS_OF_A_COPY = 100
+"""Turns of the loop after which a COPY is not being fed but stalled: behind a lock, or a network."""
+
+STALLED_S = 0.002
+
 
 class Turns:
     """Lets feeding PostgreSQL go before preparing what comes later; probes are answered between slices of either.
@@ -29,8 +34,12 @@ class Turns:
     async def preparing(self) -> None:
         """Between two slices of other work: let the loop turn, and wait while PostgreSQL is fed."""
         await asyncio.sleep(0)
-        while self._feeding:  # noqa: ASYNC110 - for a few turns, and an event would cost one more
+        for _ in range(TURNS_OF_A_COPY):
+            if not self._feeding:
+                return
             await asyncio.sleep(0)
+        while self._feeding:  # noqa: ASYNC110 - PostgreSQL takes no rows now: seldom, and then for long
+            await asyncio.sleep(STALLED_S)
 
 
 TURNS = Turns()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import asyncpg
 
-from counterfoil.database.pool import UNREACHABLE, one_line
+from counterfoil.database.pool import one_line
 from counterfoil.telemetry.health import Health
 
 INTERVAL_S = 1.0
@@ -21,7 +21,7 @@ async def watch_database(pool: asyncpg.Pool, health: Health, in_trouble: Callabl
         try:
             async with asyncio.timeout(ANSWER_WITHIN_S), pool.acquire() as connection:
                 await connection.execute("SELECT 1")
-        except (*UNREACHABLE, asyncpg.PostgresError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the database does not answer as it should
             check.failed(one_line(error))
         else:
             if not in_trouble():

@@ -68,6 +68,9 @@ class EnvelopeFields(msgspec.Struct, kw_only=True, gc=False):
     data: msgspec.Raw = ABSENT
 
 
+OWN_IDS = ("order_id", "order_id_camel")
+"""Attributes of a wire struct that no bus envelope has; `id` is not among them, for a bus may number its messages."""
+
 WireT = TypeVar("WireT", bound=EnvelopeFields)
 
 
@@ -108,7 +111,9 @@ class Opener(Generic[WireT]):
     def _open_fast(self, wire: WireT, sent_at: object, text: bytes | msgspec.Raw) -> Opened[WireT] | None:
         for _ in range(MAX_WRAPPINGS):
             holds_object = bytes(wire.data).startswith(b"{")
-            if not self._is_envelope(wire, holds_object):
+            if not self._is_envelope(
+                wire, holds_object, any(getattr(wire, f, None) is not None for f in OWN_IDS)
+            ):
                 break
             if not holds_object:
                 return None
@@ -122,17 +127,19 @@ class Opener(Generic[WireT]):
         tree = _object(document.parse(text), "")
         for _ in range(MAX_WRAPPINGS):
             fields = _envelope_fields(tree)
-            if not self._is_envelope(fields, isinstance(tree.get("data"), dict)):
+            named = any(tree.get(key) is not None for key in ("order_id", "orderId"))
+            if not self._is_envelope(fields, isinstance(tree.get("data"), dict), named):
                 break
             sent_at = _later(sent_at, fields)
             tree = _data(tree)
         return document.read(self.wire, tree), sent_at, tree
 
-    def _is_envelope(self, fields: EnvelopeFields, holds_object: bool) -> bool:
+    def _is_envelope(self, fields: EnvelopeFields, holds_object: bool, is_event: bool) -> bool:
+        """`is_event`: the object names its own aggregate, so what it has beside that is its own, too."""
         if fields.specversion is not None:
             self._refuse_other(fields.type, "type")
             return True
-        if not holds_object:
+        if not holds_object or is_event:
             return False
         for key, name in (
             ("name", fields.name),

@@ -159,7 +159,7 @@ def _composed(text: str, path: str) -> str:
 
 # --- codes --------------------------------------------------------------------------------------------------
 
-_FORBIDDEN_IN_CODES = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]").search
+_FORBIDDEN_IN_CODES = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]").search
 
 _MAX_REMEMBERED = 4_096
 _UPPER = CodeCase.UPPER

@@ -91,18 +91,24 @@ class Pipeline:
 
     async def take(self, records: Sequence[Record]) -> None:
         """Accept the records of one poll; waits while the gathered batch is full."""
-        for partition, run in runs(records):
-            if not self.closing:
-                await self._take_run(partition, run)
+        # the states of now: one that is held anew while earlier runs are read must not judge what was fetched before
+        polled = [(self.states.get(partition), partition, run) for partition, run in runs(records)]
+        for state, partition, run in polled:
+            if state is None:
+                self._wait_for_position(partition)
+            elif self._holds(state) and not self.closing:
+                await self._take_run(state, run)
         while self._full and not self.in_trouble and not self.closing:
             self._room.clear()
             await self._room.wait()
 
-    async def _take_run(self, partition: Partition, records: Sequence[Record]) -> None:
-        state = self.states.get(partition)
-        if state is None:  # its position is being read; that ends with a seek
+    def _wait_for_position(self, partition: Partition) -> None:
+        """Take nothing of a partition whose position is being read: that ends with a seek."""
+        if partition not in self.states:
             self._pause(partition)
-            return
+
+    async def _take_run(self, state: PartitionState, records: Sequence[Record]) -> None:
+        partition = state.partition
         if self.in_trouble or self.decoders[partition.topic].breaker.tripped:
             self._push_back(state)
             return

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 
 from counterfoil.ingest.partitions import PartitionState
-from counterfoil.ingest.records import Record, next_offset
+from counterfoil.ingest.records import Record, next_offset, storable
 
 _offset = attrgetter("offset")
 
@@ -46,7 +46,8 @@ def place(state: PartitionState, records: Sequence[Record]) -> Placement:
 def _replaced(state: PartitionState, first: Record) -> str | None:
     if state.sought is not None and first.offset < state.sought:
         return f"asked for offset {state.sought}, it ends before that"
-    if state.anchor and first.offset == state.anchor.offset and first.timestamp != state.anchor.timestamp:
+    anchor = state.anchor
+    if anchor and first.offset == anchor.offset and storable(first.timestamp) != anchor.timestamp:
         return f"the record at offset {first.offset} is another one"
     return None
 

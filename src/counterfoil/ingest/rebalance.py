@@ -10,7 +10,7 @@ from datetime import timedelta
 import asyncpg
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
-from aiokafka.errors import KafkaError
+from aiokafka.errors import ConsumerStoppedError, KafkaError
 
 from counterfoil.database.connection import Connection
 from counterfoil.errors import DependencyUnreachable, HaltingFailure, TransientFailure
@@ -43,7 +43,7 @@ class Commits:
         """These positions are written."""
         self._due.update(offsets)
 
-    async def flush(self, consumer: AIOKafkaConsumer | None) -> None:
+    async def flush(self, consumer: AIOKafkaConsumer | None, within_s: float = COMMIT_S) -> None:
         """Commit what is due for the partitions that the consumer still holds; a failure is tried again later."""
         if consumer is None or not self._due:
             return
@@ -53,8 +53,8 @@ class Commits:
         if not due:
             return
         try:
-            await asyncio.wait_for(consumer.commit(due), COMMIT_S)
-        except (KafkaError, TimeoutError, OSError) as error:
+            await asyncio.wait_for(consumer.commit(due), within_s)
+        except (KafkaError, ConsumerStoppedError, TimeoutError, OSError) as error:
             log.debug("offsets_not_committed", reason=type(error).__name__)
             self._due = due | self._due
 
@@ -202,7 +202,7 @@ class Rebalance(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is 
         self._pipeline.forget(list(revoked))
         if revoked and not self._pipeline.in_trouble:
             await self._pipeline.settle(self._settle_s)
-            await self._commits.flush(self._locator.consumer())
+            await self._commits.flush(self._locator.consumer(), self._settle_s)
 
     async def on_partitions_assigned(self, assigned: set[Partition]) -> None:
         """Read the positions; what is delivered before they are known is not taken."""

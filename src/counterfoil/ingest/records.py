@@ -53,9 +53,19 @@ def next_offset(record: Record) -> int:
     return record.offset + 1
 
 
+NO_TIMESTAMP = -1
+LATEST_TIMESTAMP = 253_402_214_400_000
+"""The last day that a datetime can say."""
+
+
+def storable(milliseconds: int) -> int:
+    """A record's timestamp as it is stored: a producer may write any 64 bits there, microseconds for instance."""
+    return min(max(milliseconds, NO_TIMESTAMP), LATEST_TIMESTAMP)
+
+
 def timestamp_of(milliseconds: int) -> datetime:
-    """A record's timestamp as a time; -1 is the millisecond before 1970."""
-    return EPOCH + timedelta(milliseconds=milliseconds)
+    """A record's timestamp as a time; -1, for none, is the millisecond before 1970."""
+    return EPOCH + timedelta(milliseconds=storable(milliseconds))
 
 
 def milliseconds_of(time: datetime) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
+from collections.abc import Collection
 
 import structlog
 from aiokafka import AIOKafkaConsumer
@@ -25,6 +26,9 @@ INTERVAL_S = 1.0
 POSITION_WITHIN_S = 0.5
 STANDSTILL_S = 90.0
 """How long a group may go unjoined, or a lag unread, while Kafka answers, before the consumer is made anew."""
+
+SHORT_LOG_S = 60.0
+"""How long a log's end may lie before our position: a new leader serves an older one until its followers catch up."""
 
 
 class Watch:
@@ -49,9 +53,8 @@ class Watch:
         self._health = health
         self._metrics = metrics
         self._behind_since: dict[Partition, float] = {}
-        self._short_log: dict[Partition, int] = {}
-        self._still_since = time.monotonic()
-        self._seen: dict[Partition, int] = {}
+        self._short_since: dict[Partition, float] = {}
+        self._still: dict[Partition | None, tuple[int, float]] = {}
 
     async def run_forever(self) -> None:
         """Look, wait, look again, until cancelled."""
@@ -71,7 +74,8 @@ class Watch:
             cluster_id = await self._cluster.cluster_id()
         except DependencyUnreachable as error:
             check.failed(str(error))
-            self._still_since = time.monotonic()
+            self._still.clear()
+            self._short_since.clear()
             return
         check.passed()
         positions = self._pipeline.positions
@@ -104,7 +108,7 @@ class Watch:
             check.failed(f"unknown for {len(unknown)} of {len(held)} partitions")
         else:
             check.passed(f"{sum(lag or 0 for lag in lags.values())} records")
-        self._notice_standstill(lags)
+        self._notice_standstill(held, lags)
 
     async def _lag(self, consumer: AIOKafkaConsumer, state: PartitionState) -> int | None:
         """Records between the stored position and the log's end; None while the end is unknown."""
@@ -114,11 +118,14 @@ class Watch:
         if end is None:
             return None
         if end < state.stored:
-            self._notice_short_log(state, end)
+            self._notice_short_log(state, int(end))
             return 0
-        self._short_log.pop(state.partition, None)
-        if end > state.stored == state.expected and await self._has_read_to(consumer, state, end):
-            return 0  # what lies behind the last record are transaction markers
+        self._short_since.pop(state.partition, None)
+        readable = consumer.last_stable_offset(state.partition) or 0
+        if end > state.stored == state.expected and await self._has_read_to(
+            consumer, state, readable if readable > 0 else end
+        ):
+            return 0  # what lies behind the last record are transaction markers, or an open transaction
         return int(end - state.stored)
 
     @staticmethod
@@ -130,13 +137,12 @@ class Watch:
             return False
 
     def _notice_short_log(self, state: PartitionState, end: int) -> None:
-        """Seen twice, an end before the stored position is another log's."""
-        if self._short_log.get(state.partition) == end:
-            del self._short_log[state.partition]
+        """An end that stays before the stored position is another log's; a new leader's lags only for a while."""
+        now = time.monotonic()
+        if now - self._short_since.setdefault(state.partition, now) > SHORT_LOG_S:
+            del self._short_since[state.partition]
             self._pipeline.forget([state.partition])
             self._locator.request(state, f"position {state.stored} lies beyond its end at {end}")
-        else:
-            self._short_log[state.partition] = end
 
     def _note_ages(self, lags: dict[Partition, int | None]) -> None:
         """The age of each topic's oldest unread record; before it is fetched, the time since we fell behind."""
@@ -155,16 +161,24 @@ class Watch:
         for topic, age in ages.items():
             self._metrics.oldest_unread_seconds.labels(topic).set(age)
 
-    def _notice_standstill(self, lags: dict[Partition, int | None]) -> None:
-        """A consumer that should move and doesn't, while everything around it answers, is made anew."""
+    def _notice_standstill(self, held: Collection[Partition], lags: dict[Partition, int | None]) -> None:
+        """A partition that should move and doesn't, while everything around it answers: the consumer is made anew."""
         now = time.monotonic()
-        positions = {p: s.stored for p, s in self._pipeline.states.items()}
-        waiting = any(lag for p, lag in lags.items() if not self._pipeline.decoders[p.topic].breaker.tripped)
-        joined = self._health.check("group").ok
+        states = self._pipeline.states
+        behind: dict[Partition | None, int] = {
+            p: states[p].stored if p in states else -1
+            for p in held
+            if lags.get(p) != 0 and not self._pipeline.decoders[p.topic].breaker.tripped
+        }
+        if not self._health.check("group").ok:
+            behind[None] = 0
         well = self._health.check("kafka").ok and self._health.check("database").ok
-        if positions != self._seen or not well or self._pipeline.in_trouble or (joined and not waiting):
-            self._still_since = now
-        self._seen = positions
-        if now - self._still_since > STANDSTILL_S:
-            self._still_since = now
+        if self._pipeline.in_trouble or not well:
+            behind.clear()
+        self._still = {
+            p: self._still[p] if self._still.get(p, (None, 0))[0] == stored else (stored, now)
+            for p, stored in behind.items()
+        }
+        if any(now - since > STANDSTILL_S for _, since in self._still.values()):
+            self._still.clear()
             self._subscription.restart("nothing moves, though Kafka and PostgreSQL answer")

@@ -9,16 +9,20 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import asyncpg
+import structlog
 from asyncpg.pool import PoolConnectionProxy
 
 from counterfoil.database.connection import Connection
 from counterfoil.database.facts import Facts, Handler
+from counterfoil.database.pool import one_line
 from counterfoil.ingest import dead_letters
 from counterfoil.ingest.batches import Batch, Chunk
 from counterfoil.ingest.failures import classify
 from counterfoil.ingest.partitions import Partition
 from counterfoil.ingest.positions import Account, Positions
 from counterfoil.ingest.routes import Route
+
+log = structlog.get_logger("counterfoil.ingest")
 
 Step: TypeAlias = tuple[Handler, Any]
 """A slice and what it planned."""
@@ -79,7 +83,11 @@ class Writer:
         """Give the connection back."""
         if self._connection is not None:
             connection, self._connection = self._connection, None
-            await self._pool.release(connection, timeout=5)
+            try:
+                await self._pool.release(connection, timeout=5)
+            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                log.warning("connection_cut", reason=one_line(error))
+                connection.terminate()
 
     async def _connected(self) -> PoolConnectionProxy[asyncpg.Record]:
         if self._connection is None:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from counterfoil.database.connection import Connection
 from counterfoil.database.facts import Facts, Outcome
 from counterfoil.database.ledger import Ledger
+from counterfoil.database.queries import sql
 from counterfoil.events import OrderPlaced
 from counterfoil.promos.rules import PromoUse, UseKey, promo_uses
 from counterfoil.promos.store import PROMO_USES, hold_promo_codes
@@ -34,6 +35,7 @@ class RecordPromoUses:
         facts, uses = plan
         if not uses:
             return Outcome()
+        await connection.execute(sql("hold_orders_shared"))  # before the rows that its holder may wait for
         ids = await hold_promo_codes(connection, (code for _, code in uses))
         keyed = {(order_id, ids[code]): found for (order_id, code), found in uses.items()}
         rows = [  # sorted: same lock order in every worker

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any
 
 import asyncpg
+import msgspec
 from litestar import Request, Response, get, post
 from litestar.di import NamedDependency
 from litestar.params import RawBody
-from msgspec import Meta, Struct
+from msgspec import Meta, Raw, Struct
 
 from counterfoil.api.idempotency import answer_once
 from counterfoil.api.problems import invalid_field
@@ -31,7 +33,8 @@ from counterfoil.settings import Settings
 
 PATH = "/admin/promo-codes"
 
-_MONEY_LIMIT = 10**14
+_MONEY_DIGITS = 14
+_PLAIN_STRING = re.compile(rb'"-?[0-9]+(\.[0-9]+)?"').fullmatch
 _MICRO = Decimal("0.000001")
 
 
@@ -59,6 +62,10 @@ class NewPromoCode(Struct, rename="camel", forbid_unknown_fields=True):
         return self.delta is not None or self.bonus_delta is not None
 
 
+class _AsSent(Struct, rename="camel"):
+    bonus_delta: Raw = Raw(b"null")
+
+
 @get(PATH)
 async def list_promo_codes(
     request: Request[Any, Any, Any],
@@ -80,7 +87,9 @@ async def create_promo_code(
     """Make a promo code or add to its counts: 201 when a row was written, 200 when nothing was to do."""
     wanted = read_body(body, NewPromoCode)
     wanted.code = read_required_code(wanted.code, settings.code_case)
-    if wanted.bonus_delta is not None and not is_exact_money(wanted.bonus_delta):
+    if wanted.bonus_delta is not None and not (
+        is_exact_money(wanted.bonus_delta) and is_plainly_written(msgspec.json.decode(body, type=_AsSent))
+    ):
         raise invalid_field("bonusDelta", "must be a decimal number below 10^14 with at most 6 decimals")
 
     async with connection_of(pool) as connection:
@@ -114,7 +123,15 @@ async def ensure_promo_code(
 
 def is_exact_money(amount: Decimal) -> bool:
     """True when numeric(20,6) holds the amount without rounding it."""
-    return amount.is_finite() and abs(amount) < _MONEY_LIMIT and amount == amount.quantize(_MICRO)
+    if not amount.is_finite() or (amount and not -7 < amount.adjusted() < _MONEY_DIGITS):
+        return False
+    return amount == amount.quantize(_MICRO)
+
+
+def is_plainly_written(sent: _AsSent) -> bool:
+    """True unless the amount is a string of another form than digits, a sign and a decimal point."""
+    text = bytes(sent.bonus_delta)
+    return not text.startswith(b'"') or _PLAIN_STRING(text) is not None
 
 
 async def _adjust(connection: Connection, wanted: NewPromoCode, idempotency_key: str | None) -> None:

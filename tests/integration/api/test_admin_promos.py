@@ -155,3 +155,9 @@ async def test_uses_alone_never_count_below_zero(db) -> None:
     await db.execute("UPDATE promo_codes SET use_count = 0")
     with pytest.raises(asyncpg.CheckViolationError, match="use_count_not_negative"):
         await db.execute("DELETE FROM promo_code_uses")
+
+
+@pytest.mark.parametrize("sent", ["1E+9999999", '"1E+9999999"', '"1_0"', '"\\u0661"', '" 1"', "0.0000001"])
+async def test_an_amount_that_is_no_plain_decimal_is_refused(client, sent) -> None:
+    reply = await client.post(PATH, f'{{"code": "P1", "bonusDelta": {sent}}}')
+    assert reply.status == 422

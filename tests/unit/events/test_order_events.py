@@ -528,3 +528,9 @@ def test_every_known_topic_has_its_event_type():
     for name, (event, decode) in events.EVENT_TYPES.items():
         decoded = decode(event(order_id="o1").to_json(), (), RECORD_MS, events.Rules())
         assert (type(decoded), decoded.topic, decoded.key) == (event, name, "o1")
+
+
+def test_an_order_that_names_itself_is_no_envelope_whatever_else_it_has():
+    value = b'{"order_id": "nm1", "name": "#1001", "data": {"foo": 1}, "codes": ["NM"]}'
+    order = events.decode_order_placed(value, (), RECORD_MS, events.Rules())
+    assert (order.order_id, order.codes) == ("nm1", ["NM"])

@@ -118,7 +118,7 @@ def test_codes_kept(value, case, expected, changed):
 
 @pytest.mark.parametrize(
     "value",
-    [1, True, 1.5, [], {}, "a\x00b", "\x1fa", "a\x85b", "a\u2028b", "a\ud800", "x" * 256, "e\u0301" * 600],
+    [1, True, 1.5, [], {}, "a\x00b", "\x1fa", "a\x85b", "a\ud800", "x" * 256, "e\u0301" * 600],
 )
 def test_codes_refused(value):
     assert refusal(rules.code, value, CodeCase.KEEP).kind == "invalid_field"
