@@ -12,10 +12,6 @@ LIMIT $2 OFFSET $3;
 -- $1 code
 SELECT id, code, times_used, total_bonus_issued, updated_at FROM promo_codes WHERE code = $1;
 
--- name: hold_orders_shared
--- Take the lock of the order ledgers before the first row that the adjustment's trigger would take it after.
-SELECT pg_advisory_xact_lock_shared(3087, 1);
-
 -- name: create_promo_code
 -- Make one promo code; no row comes back when it is there.
 -- $1 code

@@ -1,3 +1,7 @@
+-- name: hold_orders_shared
+-- Take the lock of the order ledgers before rows that a cancellation, which holds it exclusively, may wait for.
+SELECT pg_advisory_xact_lock_shared(3087, 1);
+
 -- name: insert_order_cancellations
 -- Add the cancellations that are not there yet; answers the orders that were added.
 -- $1 order ids, $2 times, $3 reasons, $4 source ids, $5 source offsets, sorted by order

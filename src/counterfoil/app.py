@@ -18,7 +18,7 @@ from counterfoil.coupons.routes import adjust_affiliate_coupon, list_affiliate_c
 from counterfoil.database.migrate import available, migrate, migration_status
 from counterfoil.database.pool import UNREACHABLE, create_pool, database_address, migrator_address, one_line
 from counterfoil.database.watch import watch_database
-from counterfoil.errors import DependencyUnreachable, HaltingFailure, SchemaMismatch, TransientFailure
+from counterfoil.errors import DependencyUnreachable, HaltingFailure, TransientFailure
 from counterfoil.ingest.failures import classify
 from counterfoil.ingest.road import Road
 from counterfoil.promos.routes import create_promo_code, list_promo_codes
@@ -162,8 +162,6 @@ class Worker:
                     return False
                 check.failed("the schema is behind; run `counterfoil migrate`")
                 log.warning("schema_behind", next_in_s=RETRY_S)
-            except SchemaMismatch:
-                raise
             except NOT_YET as error:
                 where = masked_address(database_address(self.settings))
                 check.failed(f"PostgreSQL at {where}: {one_line(error)}")

@@ -176,3 +176,18 @@ async def test_sigterm_before_anything_was_there_exits_0(
     await is_unready_for(worker, "database")
 
     assert await worker.terminate() == 0
+
+
+async def test_sigterm_ends_a_worker_that_waits_for_another_migration(
+    stream: Stream, db: asyncpg.Connection, start_worker: StartWorker
+) -> None:
+    async with db.transaction():
+        await db.execute("SELECT pg_advisory_xact_lock(3087, 0)")
+        worker = await start_worker(stream.kafka, ready_within=None)
+        await eventually(
+            lambda: db.fetchval(
+                "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted "
+                "AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))"
+            )
+        )
+        assert await worker.terminate(deadline=10) == 0

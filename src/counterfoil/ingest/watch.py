@@ -53,7 +53,7 @@ class Watch:
         self._health = health
         self._metrics = metrics
         self._behind_since: dict[Partition, float] = {}
-        self._short_since: dict[Partition, float] = {}
+        self._short_since: dict[Partition, tuple[PartitionState, float]] = {}
         self._still: dict[Partition | None, tuple[int, float]] = {}
 
     async def run_forever(self) -> None:
@@ -139,7 +139,11 @@ class Watch:
     def _notice_short_log(self, state: PartitionState, end: int) -> None:
         """An end that stays before the stored position is another log's; a new leader's lags only for a while."""
         now = time.monotonic()
-        if now - self._short_since.setdefault(state.partition, now) > SHORT_LOG_S:
+        known, since = self._short_since.get(state.partition, (state, now))
+        if known is not state:  # held anew since: what was seen then says nothing now
+            since = now
+        self._short_since[state.partition] = (state, since)
+        if now - since > SHORT_LOG_S:
             del self._short_since[state.partition]
             self._pipeline.forget([state.partition])
             self._locator.request(state, f"position {state.stored} lies beyond its end at {end}")
