@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 import re
 from datetime import timedelta
+from decimal import Decimal
 from enum import StrEnum
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit, urlunsplit
@@ -29,7 +31,15 @@ from counterfoil.errors import InvalidSetting
 
 PREFIX = "COUNTERFOIL_"
 
-DEFAULT_TOPICS = ("order.placed", "order.canceled")
+DEFAULT_TOPICS = (
+    "order.placed",
+    "order.canceled",
+    "order.refunded",
+    "click",
+    "conversion",
+    "user.created",
+    "link.created",
+)
 """The topics a worker knows, by their default names."""
 
 ROLES = ("ingest", "notify", "relay", "schedule", "http")
@@ -40,6 +50,15 @@ class CodeCase(StrEnum):
 
     KEEP = "keep"
     UPPER = "upper"
+
+
+class IpPolicy(StrEnum):
+    """What is kept of a visitor's address."""
+
+    TRUNCATE = "truncate"
+    FULL = "full"
+    HASH = "hash"
+    DROP = "drop"
 
 
 DATABASE_VARIABLES = (f"{PREFIX}DATABASE_URL", "DRIZZLE_DATABASE_URL", "DATABASE_URL")
@@ -55,18 +74,28 @@ def _is_postgres_address(address: str) -> bool:
     return parts.scheme in {"postgres", "postgresql"}
 
 
+def _is_web_address(address: str) -> bool:
+    try:
+        parts = urlsplit(address)
+        _ = parts.port  # raises for one that is no number
+    except ValueError:
+        return False
+    is_plain = re.fullmatch(r"[\x21-\x7e]+", address) is not None
+    return is_plain and parts.scheme in {"http", "https"} and bool(parts.hostname)
+
+
 def _comma_separated(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
 def _seconds(value: object) -> object:
-    if isinstance(value, str) and re.fullmatch(r"\d+(\.\d+)?", value.strip()):
+    if isinstance(value, str) and re.fullmatch(r"\d{1,10}(\.\d+)?", value.strip()):
         return timedelta(seconds=float(value))
     return value
 
 
 def _milliseconds(value: object) -> object:
-    if isinstance(value, str) and re.fullmatch(r"\d+", value.strip()):
+    if isinstance(value, str) and re.fullmatch(r"\d{1,13}", value.strip()):
         return timedelta(milliseconds=int(value))
     return value
 
@@ -153,6 +182,11 @@ class Settings(BaseSettings):
     )
     topic_order_placed: str = _topic("order.placed")
     topic_order_canceled: str = _topic("order.canceled")
+    topic_order_refunded: str = _topic("order.refunded")
+    topic_click: str = _topic("click")
+    topic_conversion: str = _topic("conversion")
+    topic_user_created: str = _topic("user.created")
+    topic_link_created: str = _topic("link.created")
     topic_partitions: int = Field(
         default=6, ge=1, le=10_000, description="partitions of a topic that we create"
     )
@@ -179,6 +213,46 @@ class Settings(BaseSettings):
         default="USD", pattern=r"^[A-Z]{3}$", description="the currency of an amount that names none"
     )
 
+    # Affiliates and partners
+    ip_policy: IpPolicy = Field(
+        default=IpPolicy.TRUNCATE,
+        description="what is kept of a visitor's address: its network (/24, /48), all, a keyed hash, or nothing",
+    )
+    visitor_hash_key: SecretStr | None = Field(
+        default=None,
+        min_length=1,
+        description="the secret that visitors are hashed with; without it one is made and kept in the database",
+    )
+    attribute_by_coupon: bool = Field(
+        default=False,
+        description="attribute an order without conversion to the affiliate whose coupon it used",
+    )
+    commission_rate_url: str | None = Field(
+        default=None,
+        description="where a program's rate is asked for, http(s); {domain} stands for its base domain",
+    )
+    commission_rate_refresh_s: Seconds = Field(
+        default=timedelta(days=1),
+        ge=timedelta(seconds=1),
+        description="how old a program's rate may be before it is asked for again",
+    )
+    default_commission_percent: Decimal = Field(
+        default=Decimal(0),
+        ge=0,
+        le=100,
+        decimal_places=6,
+        description="the commission where neither the conversion nor its program says one, in percent",
+    )
+    commission_hold_days: int = Field(
+        default=30, ge=0, le=36_500, description="how many days after the sale a commission may be approved"
+    )
+    retention_days_clicks: int | None = Field(
+        default=None,
+        ge=1,
+        le=36_500,
+        description="drop clicks that are older, once their counts are moved; off unless set",
+    )
+
     # The database
     migrate_on_start: bool = Field(default=True, description="apply sql/ before the worker starts")
     database_timeout_s: Seconds = Field(
@@ -192,6 +266,13 @@ class Settings(BaseSettings):
     http_port: int = Field(default=8080, ge=0, le=65_535, description="the port to listen on; 0 picks one")
     admin_token: SecretStr | None = Field(
         default=None, min_length=1, description="the bearer token of every guarded route"
+    )
+    rate_limit_per_minute: int = Field(
+        default=600, ge=0, description="requests a minute of one client to the public endpoints; 0 is off"
+    )
+    trusted_proxies: Names = Field(
+        default=(),
+        description="addresses and networks (CIDR) whose X-Forwarded-For is believed, separated by commas",
     )
 
     # Telemetry
@@ -231,6 +312,21 @@ class Settings(BaseSettings):
             raise ValueError("takes printable ASCII characters without blanks")
         return value
 
+    @field_validator("commission_rate_url")
+    @classmethod
+    def _web_address(cls, value: str | None) -> str | None:
+        if value is not None and not _is_web_address(value):
+            raise ValueError("takes an http:// or https:// address with a host")
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            return tuple(dict.fromkeys(str(ip_network(part, strict=False)) for part in value))
+        except ValueError:
+            raise ValueError("takes addresses like 10.0.0.7 or networks like 10.0.0.0/8") from None
+
     @model_validator(mode="after")
     def _distinct_topics(self) -> Settings:
         names = list(self.topics.values())
@@ -242,15 +338,17 @@ class Settings(BaseSettings):
     @property
     def topics(self) -> dict[str, str]:
         """Default topic name → the topic's name here, for every topic that is known."""
-        return {
-            name: getattr(self, f"topic_{name.replace('.', '_').replace('-', '_')}")
-            for name in DEFAULT_TOPICS
-        }
+        return {name: getattr(self, topic_setting(name)) for name in DEFAULT_TOPICS}
 
     @property
     def consumed_topics(self) -> dict[str, str]:
         """Default topic name → the topic's name here, for the topics this worker reads."""
         return {name: self.topics[name] for name in self.consumers}
+
+
+def topic_setting(name: str) -> str:
+    """The setting that renames a topic, by the topic's default name."""
+    return f"topic_{name.replace('.', '_').replace('-', '_')}"
 
 
 def load_settings(**overrides: Any) -> Settings:

@@ -6,7 +6,17 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
-from counterfoil.events import OrderCanceled, OrderPlaced, Promotion
+from counterfoil.events import (
+    Click,
+    Conversion,
+    Event,
+    LinkCreated,
+    OrderCanceled,
+    OrderPlaced,
+    OrderRefunded,
+    Promotion,
+    UserCreated,
+)
 from counterfoil.ingest.batches import Chunk
 from counterfoil.ingest.partitions import Partition, PartitionState
 from counterfoil.ingest.records import Malformed, StoredRecord, milliseconds_of
@@ -42,6 +52,45 @@ def a_cancellation(order_id: str = "1001", **fields: object) -> OrderCanceled:
     return OrderCanceled(order_id=order_id, **({"timestamp": NOON} | fields))
 
 
+def a_refund_event(
+    order_id: str = "1001", refund_id: str = "r1", *, amount: object = 1, **fields: object
+) -> OrderRefunded:
+    """A decoded refund."""
+    return OrderRefunded(
+        order_id=order_id, refund_id=refund_id, amount=Decimal(str(amount)), **({"timestamp": NOON} | fields)
+    )
+
+
+def a_click_event(pixel_id: str = "px-1", **fields: object) -> Click:
+    """A decoded click, without an id of its own unless one is given."""
+    return Click(pixel_id=pixel_id, **({"timestamp": NOON} | fields))
+
+
+def a_conversion_event(
+    order_id: str = "1001", *, revenue: object = 10, commission: object = None, **fields: object
+) -> Conversion:
+    """A decoded conversion for a pixel, unless the fields name a link."""
+    whose = {} if {"pixel_id", "link_id"} & set(fields) else {"pixel_id": "px-1"}
+    return Conversion(
+        order_id=order_id,
+        revenue=Decimal(str(revenue)),
+        commission=_decimal(commission),
+        **({"timestamp": NOON, "currency": "USD"} | whose | fields),
+    )
+
+
+def a_user_event(user_id: str = "u1", **fields: object) -> UserCreated:
+    """A decoded user."""
+    return UserCreated(user_id=user_id, **({"timestamp": NOON} | fields))
+
+
+def a_link_event(
+    link_id: str = "l1", *, url: str = "https://cultgaia.com/products/bag", **fields: object
+) -> LinkCreated:
+    """A decoded link."""
+    return LinkCreated(link_id=link_id, url=url, **({"timestamp": NOON} | fields))
+
+
 def a_record(offset: int = 0, value: bytes | None = b"{}", **fields: object) -> StoredRecord:
     """A Kafka record on partition 0 of `order.placed`."""
     given = {"topic": PLACED.topic, "partition": 0, "timestamp": milliseconds_of(NOON), "key": None}
@@ -49,7 +98,7 @@ def a_record(offset: int = 0, value: bytes | None = b"{}", **fields: object) -> 
 
 
 def records_of(
-    *events: OrderPlaced | OrderCanceled | bytes | None, partition: Partition = PLACED, first: int = 0
+    *events: Event | bytes | None, partition: Partition = PLACED, first: int = 0
 ) -> list[StoredRecord]:
     """Events, or bytes as they are, as consecutive records of one partition."""
     return [

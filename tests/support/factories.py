@@ -1,4 +1,4 @@
-"""Orders and cancellations as a shop would publish them: a test states only what matters to it."""
+"""Events as a shop would publish them: a test states only what matters to it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,12 @@ class Message:
 
 def order_ids(count: int) -> list[str]:
     """Ids that no other test has."""
-    return [f"order-{_run}-{next(_numbers):06}" for _ in range(count)]
+    return [new_id("order") for _ in range(count)]
+
+
+def new_id(kind: str) -> str:
+    """An id that no other test has."""
+    return f"{kind}-{_run}-{next(_numbers):06}"
 
 
 def an_order(
@@ -56,6 +61,45 @@ def orders(
 def a_cancellation(order_id: str, **fields: Any) -> Message:
     """An `order.canceled` of this order."""
     return a_message({"order_id": order_id, **fields}, key=order_id)
+
+
+def a_refund(
+    order_id: str, *, refund_id: str | None = None, amount: object = "1.00", **fields: Any
+) -> Message:
+    """An `order.refunded` of this order."""
+    refund_id = new_id("refund") if refund_id is None else refund_id
+    return a_message({"order_id": order_id, "refund_id": refund_id, "amount": amount, **fields}, key=order_id)
+
+
+def a_click(pixel_id: str = "px-1", *, click_id: str | None = None, **fields: Any) -> Message:
+    """A `click` on this pixel."""
+    click_id = new_id("click") if click_id is None else click_id
+    return a_message({"click_id": click_id, "pixel_id": pixel_id, **fields}, key=pixel_id)
+
+
+def a_conversion(
+    order_id: str | None = None, *, revenue: object = "10.00", currency: str = "USD", **fields: Any
+) -> Message:
+    """A `conversion` of this order for a pixel, unless the fields name a link."""
+    order_id = order_ids(1)[0] if order_id is None else order_id
+    whose = {} if {"pixel_id", "link_id"} & set(fields) else {"pixel_id": "px-1"}
+    return a_message(
+        {"order_id": order_id, "revenue": revenue, "currency": currency, **whose, **fields}, key=order_id
+    )
+
+
+def a_user(user_id: str | None = None, **fields: Any) -> Message:
+    """A `user.created`."""
+    user_id = new_id("user") if user_id is None else user_id
+    return a_message({"user_id": user_id, **fields}, key=user_id)
+
+
+def a_link(
+    link_id: str | None = None, *, url: object = "https://cultgaia.com/products/bag", **fields: Any
+) -> Message:
+    """A `link.created` to this page."""
+    link_id = new_id("link") if link_id is None else link_id
+    return a_message({"link_id": link_id, "url": url, **fields}, key=link_id)
 
 
 def a_malformed_order(*, partition: int | None = None) -> Message:

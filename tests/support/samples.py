@@ -165,3 +165,55 @@ def shopify_cancellation(order_id: int) -> dict[str, Any]:
         "cancelled_at": "2025-11-07T15:00:00-05:00",
         "cancel_reason": "customer",
     }
+
+
+def shopify_refund(order_id: int, refund_id: int = 509562969) -> dict[str, Any]:
+    """A Shopify refund: the money that left is in its transactions, and nowhere else."""
+    return {
+        "id": refund_id,
+        "order_id": order_id,
+        "created_at": "2025-11-08T10:00:00-05:00",
+        "processed_at": "2025-11-08T10:00:00-05:00",
+        "note": "damaged",
+        "user_id": 548380009,
+        "restock": True,
+        "refund_line_items": [
+            {
+                "id": 104689539,
+                "line_item_id": 15518907892012,
+                "quantity": 1,
+                "restock_type": "return",
+                "subtotal": "174.10",
+                "total_tax": "0.00",
+            }
+        ],
+        "transactions": [
+            {
+                "id": 179259969,
+                "order_id": order_id,
+                "kind": "refund",
+                "status": "success",
+                "amount": "87.05",
+                "currency": "USD",
+                "gateway": "shopify_payments",
+            }
+        ],
+        "order_adjustments": [
+            {"id": 1, "order_id": order_id, "refund_id": refund_id, "amount": "-87.05", "kind": "refund"}
+        ],
+    }
+
+
+def medusa_refund(order_id: str) -> dict[str, Any]:
+    """A refund of a Medusa payment, with the order that its publisher has put beside it."""
+    return {
+        "id": "ref_01",
+        "order_id": order_id,
+        "amount": 44.49,
+        "raw_amount": {"value": "44.49", "precision": 20},
+        "currency_code": "eur",
+        "refund_reason_id": None,
+        "note": "one of two returned",
+        "created_at": "2025-11-20T10:00:00.000Z",
+        "created_by": "user_01",
+    }

@@ -11,6 +11,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError
 
+from counterfoil.settings import DEFAULT_TOPICS
 from support.factories import Message, orders
 from support.waiting import eventually
 
@@ -23,12 +24,18 @@ class Kafka(Protocol):
 
 
 class Stream:
-    """The topics `placed` and `canceled` of one test; `ends` is by partition the offset after what was published."""
+    """The topics of one test; `ends` is by partition the offset after what was published."""
 
     def __init__(self, kafka: Kafka, prefix: str) -> None:
         self.kafka = kafka
         self.placed = f"{prefix}order.placed"
         self.canceled = f"{prefix}order.canceled"
+        self.refunded = f"{prefix}order.refunded"
+        self.clicks = f"{prefix}click"
+        self.conversions = f"{prefix}conversion"
+        self.users = f"{prefix}user.created"
+        self.links = f"{prefix}link.created"
+        self.topics = [f"{prefix}{name}" for name in DEFAULT_TOPICS]
         self.group = f"{prefix}group"
         self.ends: dict[tuple[str, int], int] = {}
         self._producer: AIOKafkaProducer | None = None
@@ -40,9 +47,9 @@ class Stream:
         await self.disconnect()
 
     async def create(self, *, partitions: int = 3) -> None:
-        """Make both topics."""
+        """Make every topic."""
         async with self.admin() as admin:
-            await _create(admin, [self.placed, self.canceled], partitions)
+            await _create(admin, self.topics, partitions)
 
     async def recreate(self, topic: str, *, partitions: int) -> None:
         """Delete a topic and make it again, empty; what was published to it is forgotten here too."""
@@ -108,7 +115,7 @@ class Stream:
         async with AIOKafkaConsumer(bootstrap_servers=self.kafka.bootstrap_servers) as consumer:
             places = [
                 TopicPartition(topic, partition)
-                for topic in (self.placed, self.canceled)
+                for topic in self.topics
                 for partition in consumer.partitions_for_topic(topic) or await _partitions(consumer, topic)
             ]
             return {(p.topic, p.partition): end for p, end in (await consumer.end_offsets(places)).items()}
@@ -199,14 +206,15 @@ async def _create(
     fine = {0, TopicAlreadyExistsError.errno} if may_exist else {0}
     refused = [error for error in answer.topic_errors if error[1] not in fine]
     assert not refused, refused
-    for topic in topics:
-        await eventually(lambda topic=topic: _has_leaders(admin, topic, partitions), every=0.05)
+    await eventually(lambda: _have_leaders(admin, topics, partitions), every=0.05)
 
 
-async def _has_leaders(admin: AIOKafkaAdminClient, topic: str, partitions: int) -> bool:
-    (described,) = await admin.describe_topics([topic])
-    found = described["partitions"]
-    return len(found) == partitions and all(partition["leader"] >= 0 for partition in found)
+async def _have_leaders(admin: AIOKafkaAdminClient, topics: list[str], partitions: int) -> bool:
+    described = [topic["partitions"] for topic in await admin.describe_topics(topics)]
+    return all(
+        len(found) == partitions and all(partition["leader"] >= 0 for partition in found)
+        for found in described
+    )
 
 
 async def _is_gone(admin: AIOKafkaAdminClient, topic: str) -> bool:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from datetime import timedelta
+from decimal import Decimal
 
 import pytest
 
 from counterfoil.commands import describe_settings
 from counterfoil.errors import InvalidSetting
-from counterfoil.settings import PREFIX, Settings, load_settings, masked_address
+from counterfoil.settings import PREFIX, IpPolicy, Settings, load_settings, masked_address
 
 ADDRESS = "postgres://shop:s3cret@db.example:5432/shop"
 
@@ -35,6 +36,11 @@ WRONG = {
     "CONSUMERS": ["order.shipped", "order.placed,x", ","],
     "TOPIC_ORDER_PLACED": ["a topic", "a/b", "é", "x" * 250],
     "TOPIC_ORDER_CANCELED": ["a b"],
+    "TOPIC_ORDER_REFUNDED": ["a b"],
+    "TOPIC_CLICK": ["a b", "x" * 250],
+    "TOPIC_CONVERSION": ["a/b"],
+    "TOPIC_USER_CREATED": ["é"],
+    "TOPIC_LINK_CREATED": ["a b"],
     "TOPIC_PARTITIONS": ["0", "many", "10001", "1.5"],
     "BATCH_MAX_RECORDS": ["0", "50001", "x"],
     "BATCH_MAX_WAIT_MS": ["0", "101", "-5", "x"],
@@ -42,10 +48,30 @@ WRONG = {
     "MAX_EVENT_BYTES": ["0", "1MB"],
     "CODE_CASE": ["lower"],
     "DEFAULT_CURRENCY": ["usd", "EURO", "€"],
+    "IP_POLICY": ["keep", "Full", "none"],
+    "ATTRIBUTE_BY_COUPON": ["sometimes"],
+    "COMMISSION_RATE_URL": [
+        "rates.example/{domain}",
+        "ftp://rates.example/",
+        "https://",
+        "https:///rates",
+        "https://[::1/rates",
+        "https://rates.example:x/",
+        "https://rates.example:70000/",
+        "https://rates.example/a b",
+        "https://é.example/",
+        "file:///etc/passwd",
+    ],
+    "COMMISSION_RATE_REFRESH_S": ["0", "0.5", "-1", "daily", "9" * 40],
+    "DEFAULT_COMMISSION_PERCENT": ["-1", "100.1", "10%", "NaN", "Infinity", "1.0000001", "ten"],
+    "COMMISSION_HOLD_DAYS": ["-1", "1.5", "x", "36501"],
+    "RETENTION_DAYS_CLICKS": ["0", "-1", "off", "36501"],
     "MIGRATE_ON_START": ["later"],
-    "DATABASE_TIMEOUT_S": ["0", "-1", "x"],
+    "DATABASE_TIMEOUT_S": ["0", "-1", "x", "9" * 40],
     "HTTP_PORT": ["-1", "65536", "http"],
     "ADMIN_TOKEN": ["with blank", "é"],
+    "RATE_LIMIT_PER_MINUTE": ["-1", "many", "1.5"],
+    "TRUSTED_PROXIES": ["localhost", "10.0.0.0/33", "10.0.0.1,x", "10.0.0.256", "::1/129"],
     "LOG_LEVEL": ["LOUD"],
     "LOG_FORMAT": ["xml"],
 }
@@ -126,6 +152,14 @@ def test_dotenv_is_read_and_the_environment_wins(monkeypatch, tmp_path):
         ("LOG_LEVEL", "debug", "DEBUG"),
         ("HTTP_PORT", "0", 0),
         ("BREAKER_SHARE", "1", 1.0),
+        ("IP_POLICY", "hash", IpPolicy.HASH),
+        ("COMMISSION_RATE_REFRESH_S", "3600", timedelta(hours=1)),
+        ("COMMISSION_RATE_URL", "http://rates:8080/{domain}?a=b", "http://rates:8080/{domain}?a=b"),
+        ("DEFAULT_COMMISSION_PERCENT", "12.5", Decimal("12.5")),
+        ("RETENTION_DAYS_CLICKS", "400", 400),
+        ("RETENTION_DAYS_CLICKS", "", None),
+        ("RATE_LIMIT_PER_MINUTE", "0", 0),
+        ("TRUSTED_PROXIES", " 10.0.0.7, 10.1.2.3/8,,::1", ("10.0.0.7/32", "10.0.0.0/8", "::1/128")),
     ],
 )
 def test_a_value_is_read_in_its_unit(monkeypatch, name, value, expected):
@@ -192,6 +226,12 @@ def test_printed_settings_name_their_sources_and_hide_secrets(monkeypatch, tmp_p
     assert rows[f"{PREFIX}HTTP_PORT"]["source"] == ".env"
     assert rows[f"{PREFIX}CODE_CASE"]["source"] == "default"
     assert set(rows) == {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+
+
+def test_an_address_of_a_service_is_printed_without_its_secrets(monkeypatch):
+    monkeypatch.setenv(f"{PREFIX}COMMISSION_RATE_URL", "https://me:s3cret@rates.example/{domain}?key=s3cret")
+    assert described()[f"{PREFIX}COMMISSION_RATE_URL"]["value"] == "https://me:•••@rates.example/{domain}"
+    assert described()[f"{PREFIX}MIGRATE_DATABASE_URL"]["value"] == ""
 
 
 def test_a_token_that_looks_like_an_address_is_hidden_whole(monkeypatch):

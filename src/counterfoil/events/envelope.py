@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
@@ -68,11 +68,11 @@ class EnvelopeFields(msgspec.Struct, kw_only=True, gc=False):
     data: msgspec.Raw = ABSENT
 
 
-OWN_IDS = ("order_id", "order_id_camel")
-"""Attributes of a wire struct that no bus envelope has; `id` is not among them, for a bus may number its messages."""
+Id = str | int | None
+Time = str | int | None
+Money = Any  # the decoder's hook keeps a float's own text, which it does for untyped fields alone
 
 WireT = TypeVar("WireT", bound=EnvelopeFields)
-
 
 Source = bytes | msgspec.Raw | dict[str, Any]
 
@@ -83,9 +83,17 @@ Opened = tuple[WireT, object, Source]
 class Opener(Generic[WireT]):
     """Opens the records of one topic into one wire struct."""
 
-    def __init__(self, topic: str, wire: type[WireT]) -> None:
+    def __init__(self, topic: str, wire: type[WireT], own_ids: Collection[str]) -> None:
+        """`own_ids`: the keys by which an object names its own aggregates, as no bus envelope does.
+
+        `id` can't be among them, for a bus may number its messages.
+        """
         self.topic = topic
         self.wire = wire
+        self._own_keys = tuple(own_ids)
+        self._own_attributes = tuple(
+            field.name for field in msgspec.structs.fields(wire) if field.encode_name in own_ids
+        )
         self._decode = msgspec.json.Decoder(wire, float_hook=Number).decode
 
     def open(
@@ -111,9 +119,8 @@ class Opener(Generic[WireT]):
     def _open_fast(self, wire: WireT, sent_at: object, text: bytes | msgspec.Raw) -> Opened[WireT] | None:
         for _ in range(MAX_WRAPPINGS):
             holds_object = bytes(wire.data).startswith(b"{")
-            if not self._is_envelope(
-                wire, holds_object, any(getattr(wire, f, None) is not None for f in OWN_IDS)
-            ):
+            named = any(getattr(wire, attribute) is not None for attribute in self._own_attributes)
+            if not self._is_envelope(wire, holds_object, named):
                 break
             if not holds_object:
                 return None
@@ -127,7 +134,7 @@ class Opener(Generic[WireT]):
         tree = _object(document.parse(text), "")
         for _ in range(MAX_WRAPPINGS):
             fields = _envelope_fields(tree)
-            named = any(tree.get(key) is not None for key in ("order_id", "orderId"))
+            named = any(tree.get(key) is not None for key in self._own_keys)
             if not self._is_envelope(fields, isinstance(tree.get("data"), dict), named):
                 break
             sent_at = _later(sent_at, fields)

@@ -8,7 +8,7 @@ from typing import ClassVar
 import msgspec
 
 from counterfoil.events import rules as rule
-from counterfoil.events.envelope import EnvelopeFields, Headers, Opener
+from counterfoil.events.envelope import EnvelopeFields, Headers, Id, Opener, Time
 from counterfoil.events.rules import Rules
 from counterfoil.events.writing import json_bytes, time_text
 
@@ -27,6 +27,11 @@ class OrderCanceled(msgspec.Struct, kw_only=True, frozen=True, gc=False):
         """The key of the Kafka record."""
         return self.order_id
 
+    @property
+    def identity(self) -> str:
+        """What names this fact among those of its topic."""
+        return self.order_id
+
     def to_json(self) -> bytes:
         """The value of the Kafka record; raises InvalidEvent for what cannot be written exactly."""
         return json_bytes(
@@ -36,10 +41,6 @@ class OrderCanceled(msgspec.Struct, kw_only=True, frozen=True, gc=False):
                 "reason": self.reason,
             }
         )
-
-
-Id = str | int | None
-Time = str | int | None
 
 
 class _Wire(EnvelopeFields, gc=False):
@@ -56,7 +57,7 @@ class _Wire(EnvelopeFields, gc=False):
     cancel_reason_camel: str | None = msgspec.field(name="cancelReason", default=None)
 
 
-_opener = Opener(OrderCanceled.topic, _Wire)
+_opener = Opener(OrderCanceled.topic, _Wire, own_ids=("order_id", "orderId"))
 
 
 def decode_order_canceled(

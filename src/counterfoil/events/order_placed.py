@@ -12,7 +12,7 @@ import msgspec
 from counterfoil.errors import InvalidEvent
 from counterfoil.events import document
 from counterfoil.events import rules as rule
-from counterfoil.events.envelope import EnvelopeFields, Headers, Opener, Source
+from counterfoil.events.envelope import EnvelopeFields, Headers, Id, Money, Opener, Source, Time
 from counterfoil.events.rules import Normalised, Rules
 from counterfoil.events.writing import json_bytes, money_text, time_text
 from counterfoil.settings import CodeCase
@@ -51,6 +51,11 @@ class OrderPlaced(msgspec.Struct, kw_only=True, frozen=True, gc=False):
         """The key of the Kafka record."""
         return self.order_id
 
+    @property
+    def identity(self) -> str:
+        """What names this fact among those of its topic."""
+        return self.order_id
+
     def to_json(self) -> bytes:
         """The value of the Kafka record; raises InvalidEvent for what cannot be written exactly."""
         return json_bytes(
@@ -80,11 +85,6 @@ def _promotion_json(promotion: Promotion, path: str) -> dict[str, str]:
         **({} if base is None else {"base_reward": base}),
         **({} if bonus is None else {"bonus_amount": bonus}),
     }
-
-
-Id = str | int | None
-Time = str | int | None
-Money = Any  # the decoder's hook keeps a float's own text, which it does for untyped fields alone
 
 
 class _Coded(msgspec.Struct, gc=False):
@@ -177,7 +177,7 @@ class _Wire(EnvelopeFields, gc=False):
     discount_codes_camel: list[_Coded | None] | None = msgspec.field(name="discountCodes", default=None)
 
 
-_opener = Opener(OrderPlaced.topic, _Wire)
+_opener = Opener(OrderPlaced.topic, _Wire, own_ids=("order_id", "orderId"))
 
 
 def decode_order_placed(

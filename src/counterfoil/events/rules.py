@@ -6,16 +6,18 @@ it keeps a changed value it calls `normalised` with the field's name; a missing 
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import MAX_EMAX, MIN_EMIN, ROUND_HALF_EVEN, Context, Decimal
-from typing import Final
+from typing import Final, TypeVar
 from unicodedata import category, is_normalized, normalize
+from urllib.parse import unquote, urlsplit
 
 from counterfoil.errors import InvalidEvent
-from counterfoil.settings import CodeCase
+from counterfoil.settings import CodeCase, Settings
 
 EMPTY: Final = "empty"
 TOO_LARGE: Final = "too_large"
@@ -35,6 +37,9 @@ Candidates = Iterable[tuple[str, object]]
 MAX_CHARACTERS: Final = 255
 MAX_CODES: Final = 1_000
 MAX_FREE_TEXT: Final = 1_024
+MAX_URL: Final = 2_048
+"""Also of the texts that are addresses mostly: a click's referrer and landing page."""
+MAX_HOST: Final = 253
 
 
 def _heard_by_nobody(field: str) -> None:
@@ -50,6 +55,15 @@ class Rules:
     max_event_bytes: int = 1_048_576
     normalised: Normalised = _heard_by_nobody
 
+    @classmethod
+    def of(cls, settings: Settings) -> Rules:
+        """The rules of a deployment."""
+        return cls(
+            code_case=settings.code_case,
+            default_currency=settings.default_currency,
+            max_event_bytes=settings.max_event_bytes,
+        )
+
 
 def invalid(path: str, rule: str) -> InvalidEvent:
     """The refusal of one field's value."""
@@ -59,6 +73,16 @@ def invalid(path: str, rule: str) -> InvalidEvent:
 def missing(path: str) -> InvalidEvent:
     """The refusal of an event without a field that it needs."""
     return InvalidEvent(MISSING_FIELD, path, "is required")
+
+
+Found = TypeVar("Found")
+
+
+def required(found: Found | None, path: str) -> Found:
+    """What was found; the refusal of the event where that is nothing."""
+    if found is None:
+        raise missing(path)
+    return found
 
 
 # --- bytes --------------------------------------------------------------------------------------------------
@@ -98,6 +122,7 @@ BLANKS: Final = (
 
 _FORBIDDEN_IN_IDS = frozenset({"Cc", "Cf", "Zl", "Zp", "Cs"})
 _UUID = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}").fullmatch
+_PLAIN_ID = re.compile(r"[0-9a-z_-]{1,255}|[0-9A-Za-z_]{1,255}").fullmatch  # a UUID has dashes
 
 # NFC makes at most four code points into one, so a longer text cannot come down to the limit. Checked first,
 # because normalising a megabyte of combining marks takes quadratic time.
@@ -110,8 +135,7 @@ def identity(value: object, field: str, normalised: Normalised, path: str = "") 
         return None
     if type(value) is not str:
         return _integer_identity(value, field, normalised, path or field)
-    # the usual look of an id; one with a dash may be a UUID, one without cannot
-    if value.isascii() and value.isidentifier() and len(value) <= MAX_CHARACTERS:
+    if _PLAIN_ID(value):
         return value
     return _text_identity(value, field, normalised, path or field)
 
@@ -263,6 +287,14 @@ def money(value: object, field: str, normalised: Normalised, path: str = "") -> 
     raise invalid(path or field, _MONEY_RULE)
 
 
+def total(amounts: Iterable[Decimal], field: str) -> Decimal:
+    """The sum of some amounts, an amount itself."""
+    found = sum(amounts, Decimal(0))
+    if found >= _MONEY_LIMIT:
+        raise invalid(field, _MONEY_RULE)
+    return found
+
+
 def _money(parts: re.Match[str] | None, field: str, normalised: Normalised, path: str) -> Decimal:
     if parts is None:
         raise invalid(path or field, _MONEY_RULE)
@@ -324,6 +356,14 @@ def currency(value: object, field: str, normalised: Normalised, path: str = "") 
     if kept != value:
         normalised(field)
     return kept
+
+
+def first_currency(candidates: Candidates, field: str, normalised: Normalised) -> str | None:
+    """The first currency given among the candidates."""
+    for path, value in candidates:
+        if value is not None:
+            return currency(value, field, normalised, path)
+    return None
 
 
 # --- times --------------------------------------------------------------------------------------------------
@@ -474,9 +514,110 @@ def free_text(
     return text or None
 
 
-def first_free_text(candidates: Candidates, field: str, normalised: Normalised) -> str | None:
+def first_free_text(
+    candidates: Candidates, field: str, normalised: Normalised, limit: int = MAX_FREE_TEXT
+) -> str | None:
     """The first text given among the candidates."""
     for path, value in candidates:
         if value is not None:
-            return free_text(value, field, normalised, path)
+            return free_text(value, field, normalised, path, limit)
     return None
+
+
+_BACKSLASH, _DELETE = b"\\\x7f"  # a byte is looked for much faster than bytes are
+
+
+def is_plain(document: bytes) -> bool:
+    """Whether no string in this JSON can hold a control character or a surrogate: those are escaped, or no ASCII."""
+    return document.isascii() and _BACKSLASH not in document and _DELETE not in document
+
+
+# --- addresses ----------------------------------------------------------------------------------------------
+
+_OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
+_IPV4 = re.compile(rf"{_OCTET}\.{_OCTET}\.{_OCTET}\.{_OCTET}").fullmatch
+_LONGEST_ADDRESS = 64  # 45 characters, and a zone
+_known_addresses: dict[str, str | None] = {}
+
+
+def ip_address(value: object, field: str, normalised: Normalised, path: str = "") -> str | None:
+    """An IP address in its canonical text, without zone; unreadable text is changed to None."""
+    if value is None:
+        return None
+    if type(value) is not str:
+        raise invalid(path or field, "must be a string")
+    if _IPV4(value):
+        return value
+    if value in _known_addresses:
+        kept = _known_addresses[value]
+    else:
+        kept = _canonical_address(value.strip(BLANKS))
+        if len(value) <= _LONGEST_ADDRESS:
+            if len(_known_addresses) >= _MAX_REMEMBERED:
+                _known_addresses.clear()
+            _known_addresses[value] = kept
+    if kept != (value or None):
+        normalised(field)
+    return kept
+
+
+def _canonical_address(text: str) -> str | None:
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    return str(getattr(address, "ipv4_mapped", None) or address)
+
+
+_HTTP = re.compile("https?://", re.IGNORECASE).match
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:(?!\d+(?:[/?#]|$))").match  # and not a host with its port
+_UNFIT_FOR_URLS = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]").search
+_UNFIT_FOR_HOSTS = re.compile(r"[\s\x00-\x20\"#%&'*/:<=>?@\[\\\]^`{|}]|\.\.|^\.").search
+
+
+def url(value: object, field: str, normalised: Normalised, path: str = "") -> str | None:
+    """A web address with a host, trimmed, and https where it names no scheme; null and blank are missing."""
+    if value is None:
+        return None
+    if type(value) is not str:
+        raise invalid(path or field, "must be a string")
+    text = value.strip(BLANKS)
+    if not text:
+        return None
+    if _UNFIT_FOR_URLS(text):
+        raise invalid(path or field, "must hold no control or surrogate characters")
+    if not _HTTP(text):
+        text = _with_scheme(text, path or field)
+    if len(text) > MAX_URL:
+        raise invalid(path or field, f"must be at most {MAX_URL} characters")
+    if not _host(text):
+        raise invalid(path or field, "must be an http or https address with a host")
+    if text != value:
+        normalised(field)
+    return text
+
+
+def _with_scheme(text: str, path: str) -> str:
+    if text.startswith("//"):
+        return f"https:{text}"
+    if _SCHEME(text):
+        raise invalid(path, "must be an http or https address")
+    address = f"https://{text}"
+    if "." not in (_host(address) or ""):  # one word alone is more likely a mistake than a host
+        raise invalid(path, "must be an http or https address with a host")
+    return address
+
+
+def _host(address: str) -> str | None:
+    """The host of a web address; None where it has none that can be one."""
+    try:
+        parts = urlsplit(address)
+        _ = parts.port  # raises for one that is no number
+        host = parts.hostname or ""
+        if parts.netloc.rpartition("@")[2].startswith("[") and "%" not in host:
+            return str(ipaddress.IPv6Address(host))
+    except ValueError:
+        return None
+    # A browser takes a backslash for a slash: it would go to another host than we see.
+    unfit = _UNFIT_FOR_HOSTS(unquote(host)) or "\\" in parts.netloc or len(host) > MAX_HOST
+    return None if unfit else host

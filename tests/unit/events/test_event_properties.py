@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import re
 from contextlib import suppress
 from datetime import UTC, datetime
+from urllib.parse import urlsplit
 
+import msgspec
 import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from counterfoil import events
 from counterfoil.errors import InvalidEvent
-from counterfoil.events import envelope, order_canceled, order_placed, rules
+from counterfoil.events import (
+    click,
+    conversion,
+    envelope,
+    link_created,
+    order_canceled,
+    order_placed,
+    order_refunded,
+    rules,
+    user_created,
+)
 from counterfoil.settings import CodeCase
 
 RECORD_MS = 1_767_261_600_000
@@ -52,7 +65,8 @@ SHAPES = {
     "raw_total": st.fixed_dictionaries({}, optional={"value": amounts}),
     "customer": st.fixed_dictionaries({}, optional={"id": ids}),
 }
-USUAL = {
+ENVELOPE = dict.fromkeys(["name", "eventName", "type", "time"], scalars)
+ORDERS = {
     **SHAPES,
     **dict.fromkeys(["order_id", "orderId", "id", "customer_id", "customerId", "shop_id", "shopId"], ids),
     **dict.fromkeys(["timestamp", "placed_at", "createdAt", "canceled_at", "cancelledAt"], times),
@@ -61,31 +75,109 @@ USUAL = {
     **dict.fromkeys(
         ["email", "customerAddress", "reason", "cancelReason", "unknown"], st.none() | st.text(max_size=5)
     ),
-    **dict.fromkeys(["name", "eventName", "type", "time"], scalars),
+    **ENVELOPE,
 }
+
+texts = st.none() | st.text(max_size=5) | st.sampled_from(["a\x7f", "x" * 1_025, "x" * 2_049, "a\\b", '"'])
+addresses = st.sampled_from(
+    ["203.0.113.7", " 1.2.3.4", "1.2.3.256", "2001:DB8::1", "::ffff:1.2.3.4", "fe80::1%eth0", "", "x", None]
+)
+urls = st.sampled_from(
+    [
+        "https://cultgaia.com/x",
+        "cultgaia.com:80",
+        "//cultgaia.com",
+        "HTTP://É.example",
+        " x.io ",
+        "/x",
+        "x:y",
+        None,
+    ]
+)
+transactions = st.lists(
+    st.none()
+    | st.fixed_dictionaries(
+        {"amount": st.sampled_from(["19.90", 5, "@1.50", "@0.1000000000000000055"]) | amounts},
+        optional={
+            "kind": st.sampled_from(["refund", "REFUND", "void", None]),
+            "status": st.sampled_from(["success", "pending", None]),
+            "currency": currencies,
+            "currencyCode": currencies,
+        },
+    ),
+    max_size=3,
+)
+
+CLICKS = {
+    **dict.fromkeys(["click_id", "clickId", "id", "pixel_id", "pixelId", "link_id", "linkId"], ids),
+    **dict.fromkeys(["timestamp", "clicked_at", "clickedAt", "created_at", "createdAt"], times),
+    **dict.fromkeys(["ip_address", "ipAddress"], addresses),
+    **dict.fromkeys(["user_agent", "userAgent", "referrer", "landing_page", "landingPage", "unknown"], texts),
+    **ENVELOPE,
+}
+CONVERSIONS = {
+    **dict.fromkeys(["order_id", "orderId", "id", "pixel_id", "pixelId", "link_id", "linkId"], ids),
+    **dict.fromkeys(["click_id", "clickId"], ids),
+    **dict.fromkeys(["timestamp", "converted_at", "convertedAt", "created_at", "createdAt"], times),
+    **dict.fromkeys(["revenue", "commission"], amounts),
+    **dict.fromkeys(["currency", "currency_code", "currencyCode"], currencies),
+    **ENVELOPE,
+}
+REFUNDS = {
+    **dict.fromkeys(["order_id", "orderId", "refund_id", "refundId", "id"], ids),
+    **dict.fromkeys(["timestamp", "refunded_at", "refundedAt", "created_at", "createdAt"], times),
+    **dict.fromkeys(["currency", "currency_code", "currencyCode"], currencies),
+    **dict.fromkeys(["raw_amount", "rawAmount"], st.fixed_dictionaries({}, optional={"value": amounts})),
+    "amount": amounts,
+    "transactions": transactions,
+    **ENVELOPE,
+}
+USERS = {
+    **dict.fromkeys(["user_id", "userId", "id"], ids),
+    **dict.fromkeys(["timestamp", "created_at", "createdAt"], times),
+    **ENVELOPE,
+    **dict.fromkeys(["name", "email", "unknown"], texts),
+}
+LINKS = {
+    **dict.fromkeys(["link_id", "linkId", "id", "user_id", "userId", "partner_id", "partnerId"], ids),
+    **dict.fromkeys(["pixel_id", "pixelId"], ids),
+    **dict.fromkeys(["timestamp", "created_at", "createdAt"], times),
+    "url": urls,
+    **ENVELOPE,
+}
+NEEDED = {
+    "id": st.sampled_from(["o1", 7, " o1 "]),
+    "order_id": st.just("o2"),
+    "pixel_id": st.just("px-1"),
+    "revenue": st.sampled_from(["19.90", "@1.50", 5]),
+    "amount": st.sampled_from([None, "19.90", "@1.50"]),
+    "transactions": transactions,
+    "url": st.sampled_from(["https://cultgaia.com", " x.io/ ", "//É.example"]),
+}
+"""What most of the documents have, so that most of them are events."""
+
+odd_values = (
+    scalars | st.lists(scalars, max_size=2) | st.dictionaries(st.text(max_size=3), scalars, max_size=2)
+)
 
 
 @st.composite
-def documents(draw):
-    """An order with fields of all kinds, mostly of the right shape, now and then in an envelope."""
-    keys = draw(st.lists(st.sampled_from(sorted(USUAL)), unique=True, max_size=9))
-    document = {}
-    for key in keys:
-        odd = (
-            scalars
-            | st.lists(scalars, max_size=2)
-            | st.dictionaries(st.text(max_size=3), scalars, max_size=2)
-        )
-        usual = SHAPES.get(key, scalars)
-        document[key] = draw(odd if draw(st.integers(0, 11)) == 0 else usual)
-    if draw(st.integers(0, 4)):
-        document["id"] = draw(st.sampled_from(["o1", 7, " o1 "]))
-        document.setdefault("order_id", "o2")
+def documents(draw, usual):
+    """An event with fields of all kinds, mostly of the right shape, now and then in an envelope."""
+    keys = draw(st.lists(st.sampled_from(sorted(usual)), unique=True, max_size=9))
+    document = {key: draw(odd_values if draw(st.integers(0, 11)) == 0 else usual[key]) for key in keys}
+    needed = {key: draw(NEEDED[key]) for key in NEEDED if key in usual}
+    match draw(st.sampled_from(["give", "fill", "fill", "leave"])):
+        case "give":
+            document = document | needed
+        case "fill":
+            document = needed | document
     if draw(st.integers(0, 4)) == 0:
         return {
             draw(st.sampled_from(["name", "specversion", "x"])): draw(scalars),
             "data": document,
             "time": "x",
+            **draw(st.dictionaries(st.sampled_from(sorted(usual)), ids, max_size=1)),
         }
     return document
 
@@ -100,9 +192,17 @@ headers = st.lists(
 )
 
 LANES = [
-    (events.decode_order_placed, order_placed._opener),
-    (events.decode_order_canceled, order_canceled._opener),
+    (events.decode_order_placed, order_placed._opener, documents(ORDERS)),
+    (events.decode_order_canceled, order_canceled._opener, documents(ORDERS)),
+    (events.decode_order_refunded, order_refunded._opener, documents(REFUNDS)),
+    (events.decode_click, click._opener, documents(CLICKS)),
+    (events.decode_conversion, conversion._opener, documents(CONVERSIONS)),
+    (events.decode_user_created, user_created._opener, documents(USERS)),
+    (events.decode_link_created, link_created._opener, documents(LINKS)),
 ]
+in_every_lane = pytest.mark.parametrize(
+    ("decode", "opener", "usual"), LANES, ids=[decode.__name__ for decode, *_ in LANES]
+)
 
 
 def outcome(decode, value, **setting):
@@ -114,11 +214,11 @@ def outcome(decode, value, **setting):
         return error.kind, error.field, error.rule
 
 
-@pytest.mark.parametrize(("decode", "opener"), LANES)
-@settings(max_examples=600, deadline=None)
-@given(document=documents(), code_case=st.sampled_from(CodeCase))
-def test_both_lanes_give_the_same_answer(decode, opener, document, code_case):
-    value = written(document)
+@in_every_lane
+@settings(max_examples=400, deadline=None)
+@given(data=st.data(), code_case=st.sampled_from(CodeCase))
+def test_both_lanes_give_the_same_answer(decode, opener, usual, data, code_case):
+    value = written(data.draw(usual))
     fast = outcome(decode, value, code_case=code_case)
     with pytest.MonkeyPatch.context() as patch:
 
@@ -130,12 +230,12 @@ def test_both_lanes_give_the_same_answer(decode, opener, document, code_case):
     assert fast == careful
 
 
-@pytest.mark.parametrize(("decode", "opener"), LANES)
+@in_every_lane
 @settings(max_examples=400, deadline=None)
-@given(document=documents(), code_case=st.sampled_from(CodeCase))
-def test_a_decoded_event_reads_back_the_same(decode, opener, document, code_case):
+@given(data=st.data(), code_case=st.sampled_from(CodeCase))
+def test_a_decoded_event_reads_back_the_same(decode, opener, usual, data, code_case):
     try:
-        event = decode(written(document), (), RECORD_MS, events.Rules(code_case=code_case))
+        event = decode(written(data.draw(usual)), (), RECORD_MS, events.Rules(code_case=code_case))
     except InvalidEvent:
         assume(False)
     again = decode(event.to_json(), (), RECORD_MS, events.Rules(code_case=code_case))
@@ -144,22 +244,22 @@ def test_a_decoded_event_reads_back_the_same(decode, opener, document, code_case
     assert again.timestamp.tzinfo is UTC
 
 
-@pytest.mark.parametrize(("decode", "opener"), LANES)
+@in_every_lane
 @settings(max_examples=300, deadline=None)
 @given(value=st.none() | st.binary(max_size=64), sent=headers, timestamp_ms=st.integers(-(2**63), 2**63 - 1))
 @example(value=b'{"id":"o1"}', sent=[], timestamp_ms=2**63 - 1)
 @example(value=b'{"id":"o1","timestamp":"2026-01-01T10:00:00.123Z"}', sent=[], timestamp_ms=2**63 - 1)
-def test_no_bytes_raise_anything_else(decode, opener, value, sent, timestamp_ms):
+def test_no_bytes_raise_anything_else(decode, opener, usual, value, sent, timestamp_ms):
     with suppress(InvalidEvent):
         decode(value, sent, timestamp_ms, events.Rules())
 
 
-@pytest.mark.parametrize(("decode", "opener"), LANES)
+@in_every_lane
 @settings(max_examples=300, deadline=None)
 @given(data=st.data())
-def test_no_damaged_document_raises_anything_else(decode, opener, data):
+def test_no_damaged_document_raises_anything_else(decode, opener, usual, data):
     value = bytearray(
-        json.dumps(data.draw(documents()), ensure_ascii=data.draw(st.booleans())).encode(errors="replace")
+        json.dumps(data.draw(usual), ensure_ascii=data.draw(st.booleans())).encode(errors="replace")
     )
     for _ in range(data.draw(st.integers(1, 3))):
         value[data.draw(st.integers(0, len(value) - 1))] = data.draw(st.integers(0, 255))
@@ -230,6 +330,59 @@ def test_no_time_is_kept_that_is_not_rfc_3339(data):
 
 
 def test_the_careful_lane_reads_every_field_that_the_fast_lane_reads():
-    for opener in (order_placed._opener, order_canceled._opener):
+    for _, opener, _ in LANES:
         known = set(opener.wire.__struct_encode_fields__)
         assert set(envelope.EnvelopeFields.__struct_encode_fields__) <= known
+
+
+@in_every_lane
+def test_both_lanes_know_the_same_ids_of_its_own(decode, opener, usual):
+    by_attribute = {field.name: field.encode_name for field in msgspec.structs.fields(opener.wire)}
+    assert [by_attribute[attribute] for attribute in opener._own_attributes] != []
+    assert {by_attribute[attribute] for attribute in opener._own_attributes} == set(opener._own_keys)
+    assert "id" not in opener._own_keys
+
+
+SPELLINGS = ["{}", " {}", "{}%eth0", "::ffff:{}", "{}\n"]
+
+
+@settings(max_examples=500, deadline=None)
+@given(address=st.ip_addresses(), spelling=st.sampled_from(SPELLINGS), exploded=st.booleans())
+def test_an_address_is_the_same_however_it_is_spelled(address, spelling, exploded):
+    text = spelling.format(address.exploded.upper() if exploded else address)
+    expected = getattr(address, "ipv4_mapped", None) or address
+    found = rules.ip_address(text, "f", lambda _field: None)
+    assert found == (None if "ffff:" in spelling and address.version == 6 else str(expected))
+
+
+@settings(max_examples=500, deadline=None)
+@given(text=st.text(max_size=12) | st.text(alphabet="0123456789abcdefF:.% ", max_size=20))
+def test_a_kept_address_is_canonical(text):
+    found = rules.ip_address(text, "f", lambda _field: None)
+    changed: list[str] = []
+    assert found is None or found == str(ipaddress.ip_address(found))
+    assert rules.ip_address(found, "f", changed.append) == found
+    assert changed == []
+
+
+@settings(max_examples=1_000, deadline=None)
+@given(
+    text=st.text(max_size=16)
+    | st.text(alphabet="htps:/.@[]?#\\a1% ", max_size=24)
+    | st.builds(
+        "{}{}{}".format,
+        st.sampled_from(["https://", "//", "", "HTTP://"]),
+        st.text(max_size=8),
+        st.just(".com/x"),
+    )
+)
+def test_a_kept_url_has_a_host_and_is_not_changed_again(text):
+    try:
+        once = rules.url(text, "f", lambda _field: None)
+    except InvalidEvent:
+        return
+    changed: list[str] = []
+    assert rules.url(once, "f", changed.append) == once
+    assert changed == []
+    assert once is None or urlsplit(once).scheme in {"http", "https"}
+    assert once is None or urlsplit(once).hostname

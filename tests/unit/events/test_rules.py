@@ -48,6 +48,9 @@ UUID = "0190a1b2-0000-7000-8000-0123456789ab"
         (UUID.upper(), UUID, True),
         (f" {UUID.upper()} ", UUID, True),
         ("A" * 36, "A" * 36, False),
+        ("0198A1B2", "0198A1B2", False),
+        ("Ord-1", "Ord-1", False),
+        ("-", "-", False),
         ("x" * 255 + " ", "x" * 255, True),
         ("e\u0301" * 255, "\u00e9" * 255, True),
         ("", None, False),
@@ -398,6 +401,163 @@ def test_free_text_kept(value, expected, changed):
 @pytest.mark.parametrize("value", [1, True, [], {}, Number("1.5")])
 def test_free_text_refused(value):
     assert refusal(rules.free_text, value).kind == "invalid_field"
+
+
+@pytest.mark.parametrize(
+    ("document", "expected"),
+    [
+        (b'{"a":"b"}', True),
+        (b'{"a":"\\n"}', False),
+        (b'{"a":"\x7f"}', False),
+        ('{"a":"\x85"}'.encode(), False),
+    ],
+)
+def test_a_plain_document_has_nothing_to_look_for_in_its_texts(document, expected):
+    assert rules.is_plain(document) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected", "changed"),
+    [
+        ("203.0.113.7", "203.0.113.7", False),
+        ("0.0.0.0", "0.0.0.0", False),
+        ("255.255.255.255", "255.255.255.255", False),
+        (" 203.0.113.7\n", "203.0.113.7", True),
+        ("203.0.113.7%eth0", "203.0.113.7", True),
+        ("2001:db8::1", "2001:db8::1", False),
+        ("2001:DB8:0:0:0:0:0:1", "2001:db8::1", True),
+        ("::", "::", False),
+        ("::1", "::1", False),
+        ("fe80::1%eth0", "fe80::1", True),
+        ("fe80::1%", "fe80::1", True),
+        ("::ffff:203.0.113.7", "203.0.113.7", True),
+        ("::FFFF:cb00:7107", "203.0.113.7", True),
+        ("::ffff:203.0.113.7%3", "203.0.113.7", True),
+        ("unknown", None, True),
+        ("203.0.113", None, True),
+        ("203.0.113.07", None, True),
+        ("203.0.113.256", None, True),
+        ("203.0.113.7:443", None, True),
+        ("[2001:db8::1]", None, True),
+        ("203.0.113.7, 10.0.0.1", None, True),
+        ("3405803783", None, True),
+        ("\u0661.0.0.1", None, True),
+        ("203.0.113.7\x00", None, True),
+        ("\ud800", None, True),
+        ("1" * 100_000, None, True),
+        ("%", None, True),
+        (" ", None, True),
+        ("", None, False),
+        (None, None, False),
+    ],
+)
+def test_ip_addresses_kept(value, expected, changed):
+    for _ in range(2):  # the second time from memory
+        assert kept(rules.ip_address, value) == (expected, changed)
+
+
+@pytest.mark.parametrize("value", [3_405_803_783, True, [], {}, Number("1.5")])
+def test_ip_addresses_refused(value):
+    assert refusal(rules.ip_address, value).kind == "invalid_field"
+
+
+def test_memory_of_addresses_is_bounded():
+    for n in range(10_000):
+        rules.ip_address(f"2001:db8::{n:x}", "f", lambda _field: None)
+    assert len(rules._known_addresses) <= 4_096
+    rules.ip_address("x" * 100_000, "f", lambda _field: None)
+    assert max(map(len, rules._known_addresses)) <= 64
+
+
+LONGEST = "https://cultgaia.com/" + "x" * (2_048 - len("https://cultgaia.com/"))
+
+
+@pytest.mark.parametrize(
+    ("value", "expected", "changed"),
+    [
+        ("https://cultgaia.com", "https://cultgaia.com", False),
+        ("http://cultgaia.com:8080/a?b=c#d", "http://cultgaia.com:8080/a?b=c#d", False),
+        ("HTTPS://CultGaia.com/A", "HTTPS://CultGaia.com/A", False),
+        ("https://me:pass@cultgaia.com./", "https://me:pass@cultgaia.com./", False),
+        ("https://köln.example/straße", "https://köln.example/straße", False),
+        ("https://cultgaia.com/a b", "https://cultgaia.com/a b", False),
+        ("https://cult%67aia.com/", "https://cult%67aia.com/", False),
+        ("https://cultgaia.com/a\\b", "https://cultgaia.com/a\\b", False),
+        ("https://cultgaia.com/?u=http://x", "https://cultgaia.com/?u=http://x", False),
+        ("http://localhost:3000/x", "http://localhost:3000/x", False),
+        ("http://203.0.113.7/x", "http://203.0.113.7/x", False),
+        ("http://[2001:db8::1]:80/x", "http://[2001:db8::1]:80/x", False),
+        (LONGEST, LONGEST, False),
+        ("\u3000https://cultgaia.com \n", "https://cultgaia.com", True),
+        ("cultgaia.com", "https://cultgaia.com", True),
+        ("cultgaia.com/x?u=http://y", "https://cultgaia.com/x?u=http://y", True),
+        ("cultgaia.com:8080/x", "https://cultgaia.com:8080/x", True),
+        ("www.cultgaia.com?x", "https://www.cultgaia.com?x", True),
+        ("//cultgaia.com/x", "https://cultgaia.com/x", True),
+        ("//shop/x", "https://shop/x", True),
+        ("", None, False),
+        (" \t", None, False),
+        (None, None, False),
+    ],
+)
+def test_urls_kept(value, expected, changed):
+    assert kept(rules.url, value) == (expected, changed)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        7,
+        True,
+        [],
+        "cultgaia",
+        "/products/bag",
+        "?x=1",
+        "#x",
+        "//",
+        "///x",
+        "https://",
+        "https:///x",
+        "https:cultgaia.com",
+        "https:/cultgaia.com",
+        "https://?x",
+        "https://:80/",
+        "https://me@/",
+        "https://cultgaia.com:x/",
+        "https://cultgaia.com:70000/",
+        "https://./",
+        "https://.cultgaia.com/",
+        "https://cultgaia..com/",
+        "https://cult gaia.com/",
+        "https://cult%40gaia.com/",
+        "https://cult%2fgaia.com/",
+        "https://%2e%2e/",
+        "https://cult<gaia>.com/",
+        "https://evil.example\\@cultgaia.com/",
+        "https://cultgaia.com\\x/",
+        "https://[::1/",
+        "https://[x]/",
+        "https://[fe80::1%25eth0]/",
+        "https://cultgaia.com\uff0fx/",
+        "https://" + "x" * 250 + ".com/",
+        "ftp://cultgaia.com/",
+        "javascript:alert(1)",
+        "mailto:me@cultgaia.com",
+        "data:text/html,x",
+        "tel:99999999",
+        "https://cultgaia.com/a\nb",
+        "https://cultgaia.com/\x00",
+        "https://cultgaia.com/\x7f",
+        "https://cultgaia.com/\x85b",
+        "https://cultgaia.com/\ud800",
+        LONGEST + "x",
+        "cultgaia.com/" + "x" * 2_030,
+    ],
+)
+def test_urls_refused(value):
+    error = refusal(rules.url, value)
+    assert (error.kind, error.field) == ("invalid_field", "f")
+    assert "cultgaia" not in error.rule
 
 
 @pytest.mark.parametrize(
