@@ -42,7 +42,11 @@ async def test_what_has_not_drifted_is_no_drift(db):
     assert await find_drift(db, COUNTERS) == []
     await db.execute(SOME_ROWS)
     assert await find_drift(db, COUNTERS) == []
-    assert await count_rows(db, COUNTERS) == {"affiliate_coupons": 3, "promo_codes": 2}
+    counted = await count_rows(db, COUNTERS)
+    assert {table: count for table, count in counted.items() if count} == {
+        "affiliate_coupons": 3,
+        "promo_codes": 2,
+    }
     assert await repair(db, COUNTERS, []) == 0
 
 

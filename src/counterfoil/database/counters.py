@@ -36,22 +36,24 @@ class Drift:
 
 
 async def find_drift(connection: Connection, counters: Sequence[Counter]) -> list[Drift]:
-    """Recount every counter in one snapshot; what is found is looked at again in a second one.
+    """Recount every counter, each by one statement; what is found is looked at again by a second one.
 
-    A snapshot is consistent on live traffic, except across a TRUNCATE: hence the second look.
+    A statement's snapshot is consistent on live traffic, except across a TRUNCATE: hence the second look. It is taken once
+    the statement's tables are locked, a transaction's own before that: a TRUNCATE that was waiting would empty them in it.
     """
-    first = await _look(connection, counters)
-    if not first:
-        return []
-    again = {(d.table, d.key, d.counter): d for d in await _look(connection, counters)}
-    return sorted(again[key] for d in first if (key := (d.table, d.key, d.counter)) in again)
+    found: list[Drift] = []
+    for counter in counters:
+        first = await _look(connection, counter)
+        if first:
+            places = {(drift.key, drift.counter) for drift in first}
+            found += [d for d in await _look(connection, counter) if (d.key, d.counter) in places]
+    return sorted(found)
 
 
-async def _look(connection: Connection, counters: Sequence[Counter]) -> list[Drift]:
-    async with connection.transaction(isolation="repeatable_read", readonly=True):
+async def _look(connection: Connection, counter: Counter) -> list[Drift]:
+    async with connection.transaction(readonly=True):
         return [
             Drift(counter.table, row["key"], row["counter"], row["stored"], row["counted"])
-            for counter in counters
             for row in await connection.fetch(sql(counter.drift))
         ]
 

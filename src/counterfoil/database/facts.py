@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from counterfoil.database.connection import Connection
+from counterfoil.database.locks import Lock
 
 E = TypeVar("E")
 
@@ -14,13 +15,21 @@ PLAN_SLICE = 500
 """Events planned before the loop may turn: about half a millisecond."""
 
 
+def _unknown(index: int) -> str:
+    raise LookupError(f"the origin of event {index} is not known")
+
+
 @dataclass(slots=True)
 class Facts(Generic[E]):
-    """Events of one type in a batch, with the record that each came from: `source_ids[i]`, `offsets[i]`."""
+    """Events of one type in a batch, with the record that each came from: `source_ids[i]`, `offsets[i]`.
+
+    `origin(i)` names that record for ever and everywhere: cluster, topic, partition, offset and the record's timestamp.
+    """
 
     events: list[E] = field(default_factory=list)
     source_ids: list[int] = field(default_factory=list)
     offsets: list[int] = field(default_factory=list)
+    origin: Callable[[int], str] = _unknown
 
 
 def _nothing() -> set[int]:
@@ -39,11 +48,31 @@ class Outcome:
     changed: Callable[[], set[int]] = _nothing
 
 
+@dataclass(frozen=True, slots=True)
+class Plan(Generic[E]):
+    """Rows that some events ask for, one an event at most, sorted by key; each ends with its source id and offset."""
+
+    facts: Facts[E]
+    rows: Sequence[tuple[Any, ...]]
+
+    def outcome(self, known: Collection[tuple[Any, ...]], key_size: int) -> Outcome:
+        """What writing the rows came to, but for those of the known keys: these were there already."""
+        everything = set(range(len(self.facts.events)))
+        if not known and len(self.rows) == len(everything):
+            return Outcome(changed=lambda: everything)
+        sources = {tuple(row[-2:]) for row in self.rows if row[:key_size] not in known}
+        pairs = zip(self.facts.source_ids, self.facts.offsets, strict=True)
+        changed = {index for index, source in enumerate(pairs) if source in sources}
+        return Outcome(unchanged=everything - changed, changed=lambda: changed)
+
+
 class Handler(Protocol):
     """Records the events of one type in one ledger: decides first, without I/O, then writes.
 
-    Deciding is done while the batch before is being committed.
+    Deciding is done while the batch before is being committed. `locks` are those that its ledger's triggers take.
     """
+
+    locks: ClassVar[tuple[Lock, ...]]
 
     async def plan(self, facts: Facts[Any]) -> Any:
         """What these events ask to be written; lets the loop turn on the way."""

@@ -8,7 +8,7 @@ keys of late are remembered and asked for; where doubles are many the merge is t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any, TypeAlias
@@ -62,7 +62,7 @@ class Ledger:
         self._older: set[int] = set()
         self._merges_due = 0
         self._replaying = False
-        self._key = itemgetter(*range(table.key_size))
+        self._key = _key_getter(table.key_size)
 
     async def write(self, connection: Connection, rows: Sequence[Row]) -> set[Key]:
         """Write rows, sorted by key and distinct in it; answer the keys of those that changed nothing.
@@ -159,6 +159,12 @@ class Ledger:
         if len(self._recent) > REMEMBERED:
             self._recent, self._older = set(), self._recent
         self._recent.update(hashes)
+
+
+def _key_getter(size: int) -> Callable[[Row], Key]:
+    if size == 1:
+        return lambda row: (row[0],)
+    return itemgetter(*range(size))
 
 
 async def _in_slices(rows: Sequence[Row]) -> AsyncIterator[Row]:

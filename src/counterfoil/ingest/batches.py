@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from counterfoil.ingest.partitions import Partition, PartitionState
-from counterfoil.ingest.records import Malformed, Record, next_offset
+from counterfoil.ingest.records import Malformed, Record, next_offset, origin_of
 
 
 @dataclass(slots=True)
@@ -38,6 +38,12 @@ class Chunk:
     def skipped(self) -> int:
         """Offsets in between that hold no record."""
         return self.next_offset - self.first_offset - len(self.records)
+
+    def origin(self, index: int) -> str:
+        """The name of the record that `events[index]` came from."""
+        offset = self.offsets[index]
+        found = bisect_left(self.records, offset, key=lambda record: record.offset)
+        return origin_of(self.state.cluster_id, self.records[found])
 
     def split(self, at: int) -> tuple[Chunk, Chunk]:
         """The first `at` records and the rest."""

@@ -40,3 +40,4 @@ class PartitionState:
     sought: int | None = None
     suspected: set[tuple[int, int]] = field(default_factory=set)
     unread_since: int | None = None
+    cluster_id: str = ""

@@ -56,7 +56,7 @@ class Positions:
             )
             found |= await self._find(connection, new)
         sources = await _sources(connection, self.cluster_id, wanted)
-        return [_state(partition, sources[partition], found[partition]) for partition in wanted]
+        return [_state(self.cluster_id, p, sources[p], found[p]) for p in wanted]
 
     async def lock(self, connection: Connection, partitions: Iterable[Partition]) -> dict[Partition, int]:
         """Hold the positions of these partitions until the transaction ends; partition → next offset."""
@@ -123,11 +123,12 @@ async def _find_sources(
     return {Partition(row["topic"], row["partition"]): row["id"] for row in rows}
 
 
-def _state(partition: Partition, source_id: int, row: asyncpg.Record) -> PartitionState:
+def _state(cluster_id: str, partition: Partition, source_id: int, row: asyncpg.Record) -> PartitionState:
     anchor = None
     if row["last_offset"] is not None and row["last_record_at"] is not None:
         anchor = Anchor(row["last_offset"], milliseconds_of(row["last_record_at"]))
-    return PartitionState(partition, source_id, row["next_offset"], row["next_offset"], anchor)
+    position = row["next_offset"]
+    return PartitionState(partition, source_id, position, position, anchor, cluster_id=cluster_id)
 
 
 def _split(partitions: list[Partition]) -> tuple[list[str], list[int]]:

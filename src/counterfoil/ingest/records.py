@@ -48,6 +48,11 @@ class Malformed:
     reason: str
 
 
+def origin_of(cluster_id: str, record: Record | StoredRecord) -> str:
+    """Names a record for ever and everywhere: a replay of the same log reads it under the same name."""
+    return f"{cluster_id}/{record.topic}/{record.partition}/{record.offset}/{storable(record.timestamp)}"
+
+
 def next_offset(record: Record) -> int:
     """The offset that a reader of this record stands at afterwards."""
     return record.offset + 1

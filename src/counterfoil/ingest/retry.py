@@ -16,7 +16,7 @@ from counterfoil.ingest.decoding import refusal
 from counterfoil.ingest.failures import classify
 from counterfoil.ingest.partitions import Partition
 from counterfoil.ingest.positions import find_or_create_source
-from counterfoil.ingest.records import StoredRecord, headers_from_json, milliseconds_of
+from counterfoil.ingest.records import StoredRecord, headers_from_json, milliseconds_of, origin_of
 from counterfoil.ingest.routes import Route
 from counterfoil.ingest.writer import plan_events, write_steps
 
@@ -62,7 +62,9 @@ async def _retry(
         event = _decoded(route, rules, record)
         partition = Partition(record.topic, record.partition)
         source_id = await find_or_create_source(connection, row["cluster_id"], partition)
-        steps = await plan_events(route, Facts([event], [source_id], [record.offset]))
+        origin = origin_of(row["cluster_id"], record)
+        facts = Facts([event], [source_id], [record.offset], lambda _: origin)
+        steps = await plan_events(route, facts)
         duplicates = await write_steps(connection, steps)
         outcome = "duplicate" if duplicates else "applied"
         await connection.execute(sql("resolve_dead_letter"), letter_id, outcome)

@@ -30,15 +30,6 @@ DRAIN_S = 20.0
 CLOSE_S = 5.0
 
 
-def input_rules(settings: Settings) -> Rules:
-    """The input rules of a deployment."""
-    return Rules(
-        code_case=settings.code_case,
-        default_currency=settings.default_currency,
-        max_event_bytes=settings.max_event_bytes,
-    )
-
-
 class Road:
     """From Kafka to the ledgers: started in the background, drained on the way out."""
 
@@ -60,7 +51,7 @@ class Road:
         self._writer = Writer(pool, routes, 2 * settings.database_timeout_s.total_seconds())
         self.pipeline = Pipeline(
             decoders={
-                route.topic: Decoder(route, input_rules(settings), Breaker(settings.breaker_share), metrics)
+                route.topic: Decoder(route, Rules.of(settings), Breaker(settings.breaker_share), metrics)
                 for route in routes
             },
             writer=self._writer,

@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 import asyncpg
 import structlog
 from asyncpg.pool import PoolConnectionProxy
 
+from counterfoil.database import locks
 from counterfoil.database.connection import Connection
 from counterfoil.database.facts import Facts, Handler
 from counterfoil.database.pool import one_line
@@ -134,6 +136,11 @@ class Writer:
     async def _record(connection: Connection, planned: Planned) -> dict[Partition, int]:
         """Let the slices write; partition → how many of its records changed nothing."""
         found: dict[Partition, int] = {}
+        if len(planned.steps) > 1:  # of a single one the triggers see to it
+            await locks.hold(
+                connection,
+                [lock for _, steps in planned.steps for handler, _ in steps for lock in handler.locks],
+            )
         for chunks, steps in planned.steps:
             duplicates = await write_steps(connection, steps)
             start = 0
@@ -147,12 +154,20 @@ class Writer:
 
 def gather(chunks: Sequence[Chunk]) -> Facts[Any]:
     """The events of some chunks, with their sources."""
-    facts: Facts[Any] = Facts()
+    facts: Facts[Any] = Facts(origin=partial(_origin, chunks))
     for chunk in chunks:
         facts.events += chunk.events
         facts.offsets += chunk.offsets
         facts.source_ids += [chunk.state.source_id] * len(chunk.events)
     return facts
+
+
+def _origin(chunks: Sequence[Chunk], index: int) -> str:
+    for chunk in chunks:
+        if index < len(chunk.events):
+            return chunk.origin(index)
+        index -= len(chunk.events)
+    raise IndexError(index)
 
 
 async def plan_events(route: Route, facts: Facts[Any]) -> list[Step]:
