@@ -17,6 +17,18 @@ GRANT SELECT, INSERT, UPDATE ON
   promo_codes,
   promo_code_uses,
   order_cancellations,
+  order_refunds,
+  order_totals,
+  conversions,
+  aff_clicks,
+  affiliate_daily,
+  affiliates,
+  shop_users,
+  partners,
+  partner_users,
+  programs,
+  program_enrollments,
+  links,
   idempotency_answers
 TO counterfoil_worker;
 
@@ -24,5 +36,51 @@ TO counterfoil_worker;
 GRANT SELECT, INSERT ON
   stream_positions_retired,
   affiliate_coupon_adjustments,
-  promo_code_adjustments
+  promo_code_adjustments,
+  affiliate_status_changes,
+  program_rates,
+  default_rates,
+  settlements_due
+TO counterfoil_worker;
+
+-- no ledger: whose coupon a code is, now
+GRANT SELECT, INSERT, UPDATE, DELETE ON affiliate_coupon_owners TO counterfoil_worker;
+
+-- what settling writes, as the tables' owner, when a fact is committed
+GRANT SELECT ON
+  currencies,
+  order_settlements,
+  aff_attributions,
+  commissions,
+  payouts,
+  affiliate_metrics_30d,
+  click_counts,
+  ledger_bounds,
+  ledger_closings,
+  deployment_keys,
+  aff_clicks_default
+TO counterfoil_worker;
+
+REVOKE EXECUTE ON FUNCTION
+  hold_orders(text[]),
+  settle_orders(text[]),
+  hold_daily(text[], date[], text[]),
+  drop_empty_daily(text[], date[], text[]),
+  approve_commissions(integer),
+  pay_commissions(text, text, text, text),
+  clear_blanks_of_commissions(text[]),
+  find_partners_of_commissions(text[])
+FROM PUBLIC;
+
+GRANT EXECUTE ON FUNCTION
+  make_click_partitions(integer),
+  close_click_partitions(date),
+  hold_orders(text[]),
+  settle_orders(text[]),
+  hold_daily(text[], date[], text[]),
+  drop_empty_daily(text[], date[], text[]),
+  approve_commissions(integer),
+  pay_commissions(text, text, text, text),
+  clear_blanks_of_commissions(text[]),
+  find_partners_of_commissions(text[])
 TO counterfoil_worker;
