@@ -2,28 +2,52 @@
 
 from __future__ import annotations
 
+from counterfoil.clicks.handlers import RecordClicks
+from counterfoil.clicks.store import CLICK_COUNTS
+from counterfoil.conversions.handlers import RecordConversions
+from counterfoil.conversions.store import ATTRIBUTION_COUNTS, COMMISSION_COUNTS, DAILY_CONVERSIONS
 from counterfoil.coupons.handlers import RecordCouponUsages
 from counterfoil.coupons.store import COUPON_COUNTS
-from counterfoil.events import decode_order_canceled, decode_order_placed
+from counterfoil.database.facts import Handler
+from counterfoil.events import EVENT_TYPES
 from counterfoil.ingest.routes import Route
-from counterfoil.orders.handlers import RecordCancellations
+from counterfoil.orders.handlers import RecordCancellations, RecordOrderTotals, RecordRefunds
+from counterfoil.partners.handlers import RecordLinks, RecordUsers
 from counterfoil.promos.handlers import RecordPromoUses
 from counterfoil.promos.store import PROMO_COUNTS
 from counterfoil.settings import Settings
 
-COUNTERS = (COUPON_COUNTS, PROMO_COUNTS)
+COUNTERS = (
+    COUPON_COUNTS,
+    PROMO_COUNTS,
+    CLICK_COUNTS,
+    ATTRIBUTION_COUNTS,
+    COMMISSION_COUNTS,
+    DAILY_CONVERSIONS,
+)
 """Every table of counters, for `verify`."""
 
 
-def routes(settings: Settings) -> list[Route]:
-    """Every event type that counterfoil knows, in the order of writing: the rare side of a meeting first."""
-    topics = settings.topics
+def routes(settings: Settings, visitor_key: bytes) -> list[Route]:
+    """Every event type that counterfoil knows, in the order of writing: the rare side of a meeting first.
+
+    Visitors are hashed with the key, see `clicks.store.load_visitor_key`.
+    """
     return [
-        Route("order.canceled", topics["order.canceled"], decode_order_canceled, [RecordCancellations()]),
-        Route(
-            "order.placed",
-            topics["order.placed"],
-            decode_order_placed,
-            [RecordCouponUsages(), RecordPromoUses()],
-        ),
+        Route(name, settings.topics[name], EVENT_TYPES[name].decode, handlers)
+        for name, handlers in _handlers(settings, visitor_key).items()
     ]
+
+
+def _handlers(settings: Settings, visitor_key: bytes) -> dict[str, list[Handler]]:
+    """Topic, by its default name → who records its events."""
+    by_coupon: list[Handler] = [RecordOrderTotals()] if settings.attribute_by_coupon else []
+    return {
+        "user.created": [RecordUsers()],
+        "link.created": [RecordLinks()],
+        "order.canceled": [RecordCancellations()],
+        "order.refunded": [RecordRefunds()],
+        "conversion": [RecordConversions()],
+        "order.placed": [RecordCouponUsages(), RecordPromoUses(), *by_coupon],
+        "click": [RecordClicks(visitor_key, settings.ip_policy)],
+    }

@@ -9,9 +9,11 @@ import random
 import asyncpg
 import pytest
 
+from counterfoil.coupons.store import COUPON_COUNTS
 from counterfoil.database.counters import find_drift, repair
 from counterfoil.errors import TransientFailure
 from counterfoil.ingest.partitions import Partition
+from counterfoil.promos.store import PROMO_COUNTS
 from counterfoil.routing import COUNTERS
 from support.builders import CANCELED, PLACED, a_cancellation, a_promotion, an_order, later, records_of
 from support.postgres_ledgers import (
@@ -245,7 +247,7 @@ async def test_repairing_under_traffic_never_deadlocks_and_never_drifts(db, data
                 alarms.extend(await find_drift(mender, COUNTERS))
                 codes = [
                     (c.table, r["code"])
-                    for c in COUNTERS
+                    for c in (COUPON_COUNTS, PROMO_COUNTS)
                     for r in await mender.fetch(f"SELECT code FROM {c.table}")
                 ]
                 await repair(mender, COUNTERS, [FalseAlarm(table, code) for table, code in codes])

@@ -9,17 +9,16 @@ import pytest
 
 from counterfoil.database.queries import sql
 from counterfoil.errors import HaltingFailure, TransientFailure
-from counterfoil.events import OrderPlaced
+from counterfoil.events import OrderPlaced, Rules
 from counterfoil.ingest import dead_letters
 from counterfoil.ingest.records import Malformed, headers_from_json
 from counterfoil.ingest.retry import Retried, retry_dead_letter
-from counterfoil.ingest.road import input_rules
 from counterfoil.routing import routes
 from support.builders import NOON, a_promotion, a_record, an_order
 from support.postgres_ledgers import a_promo_code, connections, coupon_counts, promo_counts, waits_for_a_lock
 from support.postgres_road import CLUSTER, plain_settings
 
-KNOWN = {route.topic: (route, input_rules(plain_settings())) for route in routes(plain_settings())}
+KNOWN = {route.topic: (route, Rules.of(plain_settings())) for route in routes(plain_settings(), b"key")}
 
 
 async def parked(db, value: bytes | None = b"not json", offset: int = 0, **fields) -> int:

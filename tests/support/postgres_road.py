@@ -7,13 +7,13 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 
+from counterfoil.events import Rules
 from counterfoil.ingest.batches import Batch
 from counterfoil.ingest.breaker import Breaker
 from counterfoil.ingest.decoding import Decoder
 from counterfoil.ingest.partitions import Partition, PartitionState
 from counterfoil.ingest.positions import Positions
 from counterfoil.ingest.records import Record
-from counterfoil.ingest.road import input_rules
 from counterfoil.ingest.writer import Writer, Written
 from counterfoil.routing import routes
 from counterfoil.settings import Settings, load_settings
@@ -40,11 +40,11 @@ class Scribe:
     ) -> None:
         settings = settings or plain_settings()
         self.pool = pool
-        known = routes(settings)
+        known = routes(settings, b"a key of tests")
         self.writer = Writer(pool, known, timeout_s)
         self.positions = Positions(CLUSTER, group)
         self.states: dict[Partition, PartitionState] = {}
-        rules, metrics = input_rules(settings), Metrics()
+        rules, metrics = Rules.of(settings), Metrics()
         self._decoders = {route.topic: Decoder(route, rules, Breaker(1), metrics) for route in known}
 
     async def hold(self, partitions: Collection[Partition]) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from counterfoil import __version__, cli
-from counterfoil.settings import PREFIX
+from counterfoil.settings import DEFAULT_TOPICS, PREFIX
 from support.builders import an_order
 
 NOBODY_LISTENS = "postgres://shop:s3cret@127.0.0.1:1/shop"
@@ -202,7 +202,7 @@ def test_a_topic_may_be_named_as_it_is_called_here(run):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["order.shipped"], "order.shipped: no such topic; takes one of order.placed, order.canceled"),
+        (["order.shipped"], f"order.shipped: no such topic; takes one of {', '.join(DEFAULT_TOPICS)}"),
         (["order.placed", "nowhere.jsonl"], "nowhere.jsonl: No such file or directory"),
         (["order.placed", "."], ".: Is a directory"),
     ],

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from counterfoil.coupons.rules import UsageKey, UsageRow, add_usages, orders_of
 from counterfoil.coupons.store import COUPON_USAGES
 from counterfoil.database.connection import Connection
 from counterfoil.database.facts import PLAN_SLICE, Facts, Outcome
 from counterfoil.database.ledger import Ledger
+from counterfoil.database.locks import ORDERS_SHARED, Lock
 from counterfoil.database.turns import TURNS
 from counterfoil.events import OrderPlaced
 
@@ -23,6 +24,8 @@ class Usages(NamedTuple):
 
 class RecordCouponUsages:
     """Every code of an order is one usage, however often the order comes."""
+
+    locks: ClassVar[tuple[Lock, ...]] = (ORDERS_SHARED,)
 
     def __init__(self) -> None:
         self.ledger = Ledger(COUPON_USAGES)

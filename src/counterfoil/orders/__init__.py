@@ -1,1 +1,1 @@
-"""Orders as a whole: which were canceled."""
+"""Orders as a whole: which were canceled, what was refunded, what they came to."""

@@ -1,15 +1,18 @@
-"""Cancellations → rows of order_cancellations; the database marks what those orders brought."""
+"""Cancellations, refunds and totals of orders → their ledgers; the database draws the consequences."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from counterfoil.database.connection import Connection
-from counterfoil.database.facts import Facts, Outcome
+from counterfoil.database.facts import Facts, Outcome, Plan
+from counterfoil.database.ledger import Ledger
+from counterfoil.database.locks import ATTRIBUTIONS_SHARED, ORDERS_EXCLUSIVE, Lock
 from counterfoil.database.queries import sql
-from counterfoil.events import OrderCanceled
-from counterfoil.orders.rules import cancellations
+from counterfoil.events import OrderCanceled, OrderPlaced, OrderRefunded
+from counterfoil.orders.rules import cancellations, refunds, totals
+from counterfoil.orders.store import REFUNDS, TOTALS
 
 
 class Cancellations(NamedTuple):
@@ -21,6 +24,8 @@ class Cancellations(NamedTuple):
 
 class RecordCancellations:
     """An order is canceled once, at the earliest time that is told."""
+
+    locks: ClassVar[tuple[Lock, ...]] = (ORDERS_EXCLUSIVE,)
 
     async def plan(self, facts: Facts[OrderCanceled]) -> Cancellations:
         """Which of these cancellations stand."""
@@ -45,6 +50,43 @@ class RecordCancellations:
             orders |= await _write(connection, "move_order_cancellations_earlier", known)
         changed = {standing[order_id] for order_id in orders}
         return Outcome(unchanged=set(range(len(facts.events))) - changed, changed=lambda: changed)
+
+
+class RecordRefunds:
+    """A refund is one row, however often it is told; what an order's commission loses by it is the database's work."""
+
+    locks: ClassVar[tuple[Lock, ...]] = ()
+
+    def __init__(self) -> None:
+        self.ledger = Ledger(REFUNDS)
+
+    async def plan(self, facts: Facts[OrderRefunded]) -> Plan[OrderRefunded]:
+        """The rows of these refunds."""
+        return Plan(facts, refunds(facts))
+
+    async def write(self, connection: Connection, plan: Plan[OrderRefunded]) -> Outcome:
+        """Write refunds."""
+        return plan.outcome(await self.ledger.write(connection, plan.rows), REFUNDS.key_size)
+
+
+class RecordOrderTotals:
+    """What an order with codes came to, for attribution by coupon."""
+
+    locks: ClassVar[tuple[Lock, ...]] = (ATTRIBUTIONS_SHARED,)
+
+    def __init__(self) -> None:
+        self.ledger = Ledger(TOTALS)
+
+    async def plan(self, facts: Facts[OrderPlaced]) -> Plan[OrderPlaced]:
+        """The rows of these orders."""
+        return Plan(facts, totals(facts))
+
+    async def write(self, connection: Connection, plan: Plan[OrderPlaced]) -> Outcome:
+        """Write totals; an order without codes has nothing to say here."""
+        found = plan.outcome(await self.ledger.write(connection, plan.rows), TOTALS.key_size)
+        silent = {index for index, order in enumerate(plan.facts.events) if not order.codes}
+        changed = found.changed() - silent
+        return Outcome(unchanged=found.unchanged - silent, changed=lambda: changed)
 
 
 async def _write(connection: Connection, statement: str, rows: Sequence[tuple[object, ...]]) -> set[str]:

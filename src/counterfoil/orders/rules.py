@@ -1,10 +1,14 @@
-"""Which cancellation of an order stands."""
+"""Which cancellation, refund and total of an order stands."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import NamedTuple
 
-from counterfoil.events import OrderCanceled
+from counterfoil.database.facts import Facts
+from counterfoil.events import OrderCanceled, OrderPlaced, OrderRefunded
 
 
 def cancellations(events: Sequence[OrderCanceled]) -> dict[str, int]:
@@ -15,3 +19,58 @@ def cancellations(events: Sequence[OrderCanceled]) -> dict[str, int]:
         if (event.timestamp, event.reason or "") < (events[first].timestamp, events[first].reason or ""):
             standing[event.order_id] = index
     return standing
+
+
+class RefundRow(NamedTuple):
+    """A row of order_refunds, in the order of its columns."""
+
+    order_id: str
+    refund_id: str
+    occurred_at: datetime
+    amount: Decimal
+    currency: str | None
+    source_id: int
+    source_offset: int
+
+    @property
+    def content(self) -> tuple[datetime, Decimal, str]:
+        """Of two rows of one key the smaller content stands, so the earlier."""
+        return self.occurred_at, self.amount, self.currency or ""
+
+
+def refunds(facts: Facts[OrderRefunded]) -> list[RefundRow]:
+    """The refunds that stand, sorted by key."""
+    rows: dict[tuple[str, str], RefundRow] = {}
+    for event, source_id, offset in zip(facts.events, facts.source_ids, facts.offsets, strict=True):
+        row = RefundRow(
+            event.order_id, event.refund_id, event.timestamp, event.amount, event.currency, source_id, offset
+        )
+        first = rows.setdefault(row[:2], row)
+        if row.content < first.content:
+            rows[row[:2]] = row
+    return [rows[key] for key in sorted(rows)]
+
+
+class TotalRow(NamedTuple):
+    """A row of order_totals, in the order of its columns."""
+
+    order_id: str
+    occurred_at: datetime
+    total: Decimal
+    currency: str
+    source_id: int
+    source_offset: int
+
+
+def totals(facts: Facts[OrderPlaced]) -> list[TotalRow]:
+    """What the orders with codes came to, sorted by order: of several the earliest, then the smallest."""
+    rows: dict[str, TotalRow] = {}
+    for event, source_id, offset in zip(facts.events, facts.source_ids, facts.offsets, strict=True):
+        if not event.codes:
+            continue
+        total = Decimal(0) if event.total is None else event.total
+        row = TotalRow(event.order_id, event.timestamp, total, event.currency or "", source_id, offset)
+        first = rows.setdefault(event.order_id, row)
+        if row[1:4] < first[1:4]:
+            rows[event.order_id] = row
+    return [rows[order_id] for order_id in sorted(rows)]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from counterfoil.database.connection import Connection
 from counterfoil.database.facts import Facts, Outcome
 from counterfoil.database.ledger import Ledger
+from counterfoil.database.locks import ORDERS_SHARED, Lock
 from counterfoil.database.queries import sql
 from counterfoil.events import OrderPlaced
 from counterfoil.promos.rules import PromoUse, UseKey, promo_uses
@@ -22,6 +23,8 @@ class Uses(NamedTuple):
 
 class RecordPromoUses:
     """Every promotion entry of an order that carries a reward is one use, however often the order comes."""
+
+    locks: ClassVar[tuple[Lock, ...]] = (ORDERS_SHARED,)
 
     def __init__(self) -> None:
         self.ledger = Ledger(PROMO_USES)

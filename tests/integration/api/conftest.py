@@ -1,70 +1,46 @@
-"""The real HTTP server on a port of its own, and a client that speaks to it from a thread."""
+"""The real HTTP server on a port of its own."""
 
 from __future__ import annotations
 
-import asyncio
-import http.client
-import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import closing
-from dataclasses import dataclass
 from typing import Any
 
 import asyncpg
 import pytest
+from litestar.di import Provide
 from litestar.types import ControllerRouterHandler
 
+from counterfoil.affiliates.routes import AFFILIATE_ROUTES
 from counterfoil.api.server import HttpServer, build_app
 from counterfoil.coupons.routes import adjust_affiliate_coupon, list_affiliate_coupons
+from counterfoil.errors import DependencyUnreachable
+from counterfoil.events import Event
 from counterfoil.promos.routes import create_promo_code, list_promo_codes
 from counterfoil.settings import Settings
 from counterfoil.telemetry.health import Health
 from counterfoil.telemetry.metrics import Metrics
+from support.http_client import Client
 
-ADMIN_ROUTES = (list_affiliate_coupons, adjust_affiliate_coupon, list_promo_codes, create_promo_code)
-
-
-@dataclass(frozen=True)
-class Reply:
-    """An HTTP answer; header names are in lower case."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
+ADMIN_ROUTES = (
+    list_affiliate_coupons,
+    adjust_affiliate_coupon,
+    list_promo_codes,
+    create_promo_code,
+    *AFFILIATE_ROUTES,
+)
 
 
-@dataclass
-class Client:
-    """Asks one server, each request on a connection of its own."""
+class KeptPublisher:
+    """Stands where Kafka's publisher stands: keeps the events, or is unreachable while `away`."""
 
-    port: int
-    token: str | None = None
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.away = False
 
-    async def get(self, path: str, **headers: str) -> Reply:
-        return await self.ask("GET", path, None, headers)
-
-    async def post(self, path: str, body: object, **headers: str) -> Reply:
-        content = body if isinstance(body, str | bytes) else json.dumps(body)
-        return await self.ask("POST", path, content, {"content-type": "application/json", **headers})
-
-    async def ask(
-        self, method: str, path: str, body: str | bytes | Iterable[bytes] | None, headers: dict[str, str]
-    ) -> Reply:
-        return await asyncio.to_thread(self._ask, method, path, body, headers)
-
-    def _ask(self, method: str, path: str, body: Any, headers: dict[str, str]) -> Reply:
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        if self.token is not None:
-            named.setdefault("authorization", f"Bearer {self.token}")
-        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)) as connection:
-            connection.request(method, path, body, named)
-            answer = connection.getresponse()
-            found = {name.lower(): value for name, value in answer.getheaders()}
-            return Reply(answer.status, found, answer.read())
+    async def publish(self, event: Event) -> None:
+        if self.away:
+            raise DependencyUnreachable("Kafka at kafka.internal:9092: away")
+        self.events.append(event)
 
 
 Serve = Callable[..., Awaitable[Client]]
@@ -80,13 +56,21 @@ async def serve() -> AsyncIterator[Serve]:
         token: str | None = None,
         routes: Iterable[ControllerRouterHandler] = ADMIN_ROUTES,
         health: Health | None = None,
+        publisher: Any = None,
         **settings: Any,
     ) -> Client:
         provider = pool if callable(pool) else lambda: pool
         chosen = Settings(_env_file=None, admin_token=token, **settings)
-        server = HttpServer(
-            build_app(chosen, health or Health(), Metrics(), provider, list(routes)), "127.0.0.1", 0
+        published = publisher or KeptPublisher()
+        app = build_app(
+            chosen,
+            health or Health(),
+            Metrics(),
+            provider,
+            list(routes),
+            {"publisher": Provide(lambda: published, sync_to_thread=False)},
         )
+        server = HttpServer(app, "127.0.0.1", 0)
         await server.start()
         servers.append(server)
         return Client(server.port, token)
@@ -94,6 +78,12 @@ async def serve() -> AsyncIterator[Serve]:
     yield start
     for server in servers:
         await server.stop()
+
+
+@pytest.fixture
+def kept() -> KeptPublisher:
+    """What stands where Kafka's publisher stands."""
+    return KeptPublisher()
 
 
 @pytest.fixture

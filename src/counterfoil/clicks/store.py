@@ -1,0 +1,92 @@
+"""The ledger of clicks, and the days that the database counts from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from struct import Struct
+
+from counterfoil.clicks.rules import ClickRow
+from counterfoil.database.binary_copy import timestamptz
+from counterfoil.database.connection import Connection
+from counterfoil.database.counters import Counter
+from counterfoil.database.ledger import LedgerTable
+from counterfoil.database.queries import sql
+from counterfoil.settings import Settings
+
+COLUMNS = (
+    "click_id",
+    "occurred_at",
+    "pixel_id",
+    "link_id",
+    "ip_address",
+    "user_agent",
+    "referrer",
+    "landing_page",
+    "visitor",
+    "is_bot",
+    "source_id",
+    "source_offset",
+)
+
+_start = Struct(">hi").pack
+_time_and_length = Struct(">iqi").pack
+_length = Struct(">i").pack
+_end = Struct(">iqi?iiiq").pack
+_NULL = _length(-1)
+
+
+def encode_clicks(rows: Sequence[ClickRow]) -> bytes:
+    """Rows of aff_clicks in PostgreSQL's binary COPY format, each value after its length in bytes."""
+    parts: list[bytes] = []
+    count = len(COLUMNS)
+    for (
+        click_id,
+        at,
+        pixel_id,
+        link,
+        address,
+        agent,
+        referrer,
+        page,
+        visitor,
+        is_bot,
+        source_id,
+        offset,
+    ) in rows:
+        click, pixel = click_id.encode(), pixel_id.encode()
+        parts += (_start(count, len(click)), click, _time_and_length(8, timestamptz(at), len(pixel)), pixel)
+        for text in (link, address, agent, referrer, page):
+            if text is None:
+                parts.append(_NULL)
+            else:
+                encoded = text.encode()
+                parts += (_length(len(encoded)), encoded)
+        parts.append(_end(8, visitor, 1, is_bot, 4, source_id, 8, offset))
+    return b"".join(parts)
+
+
+CLICKS = LedgerTable(
+    table="aff_clicks",
+    columns=COLUMNS,
+    key_size=2,
+    deciding=2,
+    insert="insert_clicks",
+    find_new="find_new_clicks",
+    replace=None,
+    encode=encode_clicks,
+)
+
+CLICK_COUNTS = Counter(
+    table="affiliate_daily (clicks)",
+    drift="drift_of_daily_clicks",
+    lock="lock_daily_clicks",
+    recount="recount_daily_clicks",
+    size="count_daily_clicks",
+)
+
+
+async def load_visitor_key(connection: Connection, settings: Settings) -> bytes:
+    """The key that visitors are hashed with: the settings', or else the one that was made with the database."""
+    if settings.visitor_hash_key is not None:
+        return settings.visitor_hash_key.get_secret_value().encode("utf-8", "surrogateescape")
+    return bytes(await connection.fetchval(sql("visitor_hash_key")))

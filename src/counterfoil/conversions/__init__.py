@@ -1,0 +1,1 @@
+"""Conversions: which affiliate or link says that an order is its own."""

@@ -1,0 +1,36 @@
+"""Conversions → rows of conversions; the database decides which of them an order is attributed to."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from counterfoil.conversions.rules import ConversionKey, ConversionRow, add_conversions
+from counterfoil.conversions.store import CONVERSIONS
+from counterfoil.database.connection import Connection
+from counterfoil.database.facts import PLAN_SLICE, Facts, Outcome, Plan
+from counterfoil.database.ledger import Ledger
+from counterfoil.database.locks import ATTRIBUTIONS_SHARED, Lock
+from counterfoil.database.turns import TURNS
+from counterfoil.events import Conversion
+
+
+class RecordConversions:
+    """Everybody's claim to an order is one row, the earliest that they made, whether it stands or not."""
+
+    locks: ClassVar[tuple[Lock, ...]] = (ATTRIBUTIONS_SHARED,)
+
+    def __init__(self) -> None:
+        self.ledger = Ledger(CONVERSIONS)
+
+    async def plan(self, facts: Facts[Conversion]) -> Plan[Conversion]:
+        """The rows of these conversions."""
+        rows: dict[ConversionKey, ConversionRow] = {}
+        for start in range(0, len(facts.events), PLAN_SLICE):
+            add_conversions(rows, facts, start, start + PLAN_SLICE)
+            await TURNS.preparing()
+        return Plan(facts, [rows[key] for key in sorted(rows)])  # same lock order in every worker
+
+    async def write(self, connection: Connection, plan: Plan[Conversion]) -> Outcome:
+        """Write conversions."""
+        known = await self.ledger.write(connection, plan.rows)
+        return plan.outcome(known, CONVERSIONS.key_size)

@@ -1,0 +1,307 @@
+"""`/api/partners`: who they are, what they earn, and what they are paid."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import asyncpg
+from litestar import Request, Response, get, post
+from litestar.di import NamedDependency, Provide
+from litestar.params import FromPath, RawBody
+from litestar.response import Stream
+from msgspec import UNSET, Struct, UnsetType
+
+from counterfoil.api.idempotency import answer_once
+from counterfoil.api.requests import (
+    ACTOR,
+    IdempotencyKey,
+    Limit,
+    Listing,
+    Offset,
+    Reason,
+    connection_of,
+    page,
+    read_body,
+    takes,
+)
+from counterfoil.api.writing import Amount, Time, amount_text, time_text
+from counterfoil.database.connection import Connection
+from counterfoil.database.queries import sql
+from counterfoil.errors import RequestError
+from counterfoil.partners.earnings import (
+    Balance,
+    Commission,
+    Filter,
+    Sum,
+    commissions_as_csv,
+    find_balances,
+    find_commissions,
+    find_sums,
+    sums_as_csv,
+)
+from counterfoil.partners.requests import (
+    Format,
+    GroupBy,
+    read_currency,
+    read_filter,
+    read_groups,
+    read_partner_id,
+    unknown_partner,
+)
+from counterfoil.partners.spreadsheet import MEDIA_TYPE
+
+PATH = "/api/partners"
+
+MOST_OF_A_PARTNER = 1_000
+"""Users and enrollments that the answer about one partner holds."""
+
+_UNFIT_FOR_FILES = re.compile(r"[^A-Za-z0-9._-]+")
+
+
+class Partner(Struct, rename="camel"):
+    """A partner."""
+
+    id: str
+    name: str | None
+    email: str | None
+    created_at: Time
+
+
+class PartnerUser(Struct, rename="camel"):
+    """A user that a partner stands for."""
+
+    id: str
+    name: str | None
+    email: str | None
+
+
+class Enrollment(Struct, rename="camel"):
+    """A program that a partner is enrolled in, and the rate that it pays now; null where it is the default."""
+
+    program_id: str
+    base_domain: str | None
+    commission_percent: str | None
+    status: str
+    origin: str
+    created_at: Time
+
+
+class PartnerDetails(Partner, rename="camel"):
+    """A partner with all that is his."""
+
+    users: list[PartnerUser]
+    links: int
+    enrollments: list[Enrollment]
+    balances: list[Balance]
+
+
+class Earnings(Struct, rename="camel"):
+    """A partner's balances, and the commissions or the sums that were asked for."""
+
+    partner_id: str
+    name: str | None
+    balances: list[Balance]
+    items: list[Commission] | UnsetType = UNSET
+    groups: list[Sum] | UnsetType = UNSET
+
+
+class NewPayout(Struct, rename="camel", forbid_unknown_fields=True):
+    """All that is payable in one currency, with the reference of the transfer that pays it."""
+
+    currency: str
+    reference: Reason = ""
+
+
+class Payout(Struct, rename="camel"):
+    """What was paid, and how many commissions with it."""
+
+    id: int
+    partner_id: str
+    currency: str
+    amount: Amount
+    reference: str
+    created_at: Time
+    commissions: int
+
+
+@get(PATH)
+async def list_partners(
+    request: Request[Any, Any, Any],
+    pool: NamedDependency[asyncpg.Pool],
+    limit: Limit = 50,
+    offset: Offset = 0,
+) -> Response[list[Partner]]:
+    """Partners by id."""
+    async with connection_of(pool) as connection:
+        rows = await connection.fetch(sql("list_partners"), limit + 1, offset)
+    return page(request, [_partner(row) for row in rows], Listing(None, limit, offset))
+
+
+@get(f"{PATH}/{{partner_id:str}}")
+async def show_partner(partner_id: FromPath[str], pool: NamedDependency[asyncpg.Pool]) -> PartnerDetails:
+    """One partner, with users, links, enrollments and balances."""
+    async with connection_of(pool) as connection:
+        partner = await find_partner(connection, read_partner_id(partner_id))
+        return PartnerDetails(
+            partner.id,
+            partner.name,
+            partner.email,
+            partner.created_at,
+            users=await _users(connection, partner.id),
+            links=await connection.fetchval(sql("count_links_of_partner"), partner.id),
+            enrollments=await _enrollments(connection, partner.id),
+            balances=await find_balances(connection, partner.id),
+        )
+
+
+@get(
+    f"{PATH}/{{partner_id:str}}/earnings",
+    dependencies={"wanted": Provide(read_filter, sync_to_thread=False)},
+)
+async def show_earnings(  # noqa: PLR0913, PLR0917 - one parameter a choice
+    request: Request[Any, Any, Any],
+    pool: NamedDependency[asyncpg.Pool],
+    wanted: NamedDependency[Filter],
+    group_by: GroupBy = None,
+    format: Format = None,  # noqa: A002 - its name in the query
+    limit: Limit = 50,
+    offset: Offset = 0,
+) -> Response[Any]:
+    """A partner's balances and commissions, newest first; or sums of them by program, link, month or status.
+
+    As CSV (`format=csv` or `Accept: text/csv`) all that the filters leave. Balances are of all commissions.
+    """
+    groups = read_groups(group_by)
+    async with connection_of(pool) as connection:
+        partner = await find_partner(connection, wanted.partner_id)
+        if _wants_csv(request, format):
+            return _csv(pool, wanted, groups)
+        earnings = Earnings(partner.id, partner.name, await find_balances(connection, partner.id))
+        listing = Listing(None, limit, offset)
+        if groups is None:
+            found = page(request, await find_commissions(connection, wanted, limit + 1, offset), listing)
+            earnings.items = found.content
+            return Response(earnings, headers=found.headers)
+        sums = page(request, await find_sums(connection, wanted, groups, limit + 1, offset), listing)
+        earnings.groups = sums.content
+        return Response(earnings, headers=sums.headers)
+
+
+@get(f"{PATH}/{{partner_id:str}}/payouts")
+async def list_payouts(
+    request: Request[Any, Any, Any],
+    partner_id: FromPath[str],
+    pool: NamedDependency[asyncpg.Pool],
+    limit: Limit = 50,
+    offset: Offset = 0,
+) -> Response[list[Payout]]:
+    """What a partner was paid, newest first."""
+    async with connection_of(pool) as connection:
+        partner = await find_partner(connection, read_partner_id(partner_id))
+        rows = await connection.fetch(sql("list_payouts"), partner.id, None, limit + 1, offset)
+    return page(request, [_payout(partner.id, row) for row in rows], Listing(None, limit, offset))
+
+
+@post(f"{PATH}/{{partner_id:str}}/payouts", operation_class=takes(NewPayout))
+async def pay_partner(
+    partner_id: FromPath[str],
+    body: RawBody,
+    pool: NamedDependency[asyncpg.Pool],
+    idempotency_key: IdempotencyKey = None,
+) -> Response[bytes]:
+    """Mark all that is payable in one currency as paid; 409 when nothing is."""
+    wanted = read_body(body, NewPayout)
+    wanted.currency = read_currency(wanted.currency) or ""
+    wanted_by = read_partner_id(partner_id)
+
+    async with connection_of(pool) as connection:
+
+        async def work() -> tuple[int, Payout]:
+            partner = await find_partner(connection, wanted_by)
+            return 201, await pay(connection, partner.id, wanted)
+
+        return await answer_once(connection, idempotency_key, (PATH, wanted_by, wanted), work)
+
+
+async def find_partner(connection: Connection, partner_id: str) -> Partner:
+    """The partner; raises 404 when there is none."""
+    row = await connection.fetchrow(sql("find_partner"), partner_id)
+    if row is None:
+        raise unknown_partner()
+    return _partner(row)
+
+
+async def pay(connection: Connection, partner_id: str, wanted: NewPayout) -> Payout:
+    """Pay in the caller's transaction; raises 409 when nothing is payable."""
+    payout_id = await connection.fetchval(
+        sql("pay_commissions"), partner_id, wanted.currency, wanted.reference, ACTOR
+    )
+    if payout_id is None:
+        balances = await find_balances(connection, partner_id, wanted.currency)
+        raise RequestError(
+            409,
+            f"nothing is payable to this partner in {wanted.currency}",
+            balance=next(iter(balances), None),
+        )
+    rows = await connection.fetch(sql("list_payouts"), partner_id, payout_id, 1, 0)
+    return _payout(partner_id, rows[0])
+
+
+async def _users(connection: Connection, partner_id: str) -> list[PartnerUser]:
+    rows = await connection.fetch(sql("list_users_of_partner"), partner_id, MOST_OF_A_PARTNER)
+    return [PartnerUser(*row) for row in rows]
+
+
+async def _enrollments(connection: Connection, partner_id: str) -> list[Enrollment]:
+    rows = await connection.fetch(sql("list_enrollments_of_partner"), partner_id, MOST_OF_A_PARTNER)
+    return [_enrollment(row) for row in rows]
+
+
+def _enrollment(row: asyncpg.Record) -> Enrollment:
+    percent = row["commission_percent"]
+    return Enrollment(
+        program_id=row["program_id"],
+        base_domain=row["base_domain"],
+        commission_percent=None if percent is None else amount_text(percent, 0),
+        status=row["status"],
+        origin=row["origin"],
+        created_at=time_text(row["created_at"]),
+    )
+
+
+def _partner(row: asyncpg.Record) -> Partner:
+    return Partner(row["id"], row["name"], row["email"], time_text(row["created_at"]))
+
+
+def _payout(partner_id: str, row: asyncpg.Record) -> Payout:
+    return Payout(
+        id=row["id"],
+        partner_id=partner_id,
+        currency=row["currency"],
+        amount=amount_text(row["amount"], row["digits"]),
+        reference=row["reference"],
+        created_at=time_text(row["created_at"]),
+        commissions=row["commissions"],
+    )
+
+
+def _wants_csv(request: Request[Any, Any, Any], asked: str | None) -> bool:
+    if asked is not None:
+        return asked == "csv"
+    return request.accept.best_match(["application/json", "text/csv"]) == "text/csv"
+
+
+def _csv(pool: asyncpg.Pool, wanted: Filter, groups: Sequence[str] | None) -> Stream:
+    lines = commissions_as_csv(pool, wanted) if groups is None else sums_as_csv(pool, wanted, groups)
+    name = _UNFIT_FOR_FILES.sub("_", wanted.partner_id)
+    return Stream(
+        lines,
+        media_type=MEDIA_TYPE,
+        headers={"Content-Disposition": f'attachment; filename="earnings-{name}.csv"'},
+    )
+
+
+PARTNER_ROUTES = (list_partners, show_partner, show_earnings, list_payouts, pay_partner)
+"""Every route of partners."""

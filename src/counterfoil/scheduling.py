@@ -1,0 +1,82 @@
+"""What is due by the clock: partitions ahead, holding periods that end, rates that are to be asked for again.
+
+Every job may run in any number of workers at once, and again after it failed: it does what is due, and nothing twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import NamedTuple
+
+import asyncpg
+import structlog
+
+from counterfoil.clicks.schedule import keep_partitions
+from counterfoil.database.connection import Connection
+from counterfoil.database.pool import one_line
+from counterfoil.database.queries import sql
+from counterfoil.partners.rates import ensure_default_rate, refresh_rates
+from counterfoil.settings import Settings
+
+log = structlog.get_logger("counterfoil.schedule")
+
+
+class Job(NamedTuple):
+    """Something to be done again and again, `every` so often."""
+
+    name: str
+    every: timedelta
+    work: Callable[[asyncpg.Pool, Settings], Awaitable[object]]
+
+
+async def approve_commissions(pool: asyncpg.Pool, settings: Settings) -> int:
+    """Approve the commissions whose holding period is over; answers how many."""
+    approved = 0
+    while True:
+        async with pool.acquire() as connection:
+            count = await connection.fetchval(sql("approve_commissions"), settings.commission_hold_days)
+        if not count:
+            break
+        approved += count
+    if approved:
+        log.info("commissions_approved", count=approved)
+    return approved
+
+
+async def keep_click_partitions(pool: asyncpg.Pool, settings: Settings) -> None:
+    """Make partitions ahead, and close those whose retention is over."""
+    async with pool.acquire() as connection:
+        await keep_partitions(connection, settings)
+
+
+JOBS = (
+    Job("approve_commissions", timedelta(minutes=1), approve_commissions),
+    Job("keep_click_partitions", timedelta(hours=1), keep_click_partitions),
+    Job("refresh_rates", timedelta(minutes=1), refresh_rates),
+)
+
+
+async def prepare(connection: Connection, settings: Settings) -> None:
+    """What the settings say that is kept in the database, before the first event is judged by it."""
+    if await ensure_default_rate(connection, settings):
+        log.info("default_rate_changed", percent=str(settings.default_commission_percent))
+
+
+async def run_forever(pool: asyncpg.Pool, settings: Settings) -> None:
+    """Do every job now and whenever it is due, until cancelled."""
+    async with asyncio.TaskGroup() as group:
+        for job in JOBS:
+            group.create_task(_repeat(job, pool, settings), name=job.name)
+
+
+async def _repeat(job: Job, pool: asyncpg.Pool, settings: Settings) -> None:
+    while True:
+        try:
+            await job.work(pool, settings)
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            log.warning(
+                "job_failed", job=job.name, reason=one_line(error), next_in_s=job.every.total_seconds()
+            )
+        await asyncio.sleep(job.every.total_seconds())
