@@ -10,10 +10,13 @@ from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iter
 
 import asyncpg
 import structlog
+from litestar.di import Provide
 
-from counterfoil import __version__
+from counterfoil import __version__, scheduling
+from counterfoil.affiliates.routes import AFFILIATE_ROUTES
 from counterfoil.api.auth import check_exposure
 from counterfoil.api.server import HttpServer, build_app
+from counterfoil.clicks.store import load_visitor_key
 from counterfoil.coupons.routes import adjust_affiliate_coupon, list_affiliate_coupons
 from counterfoil.database.migrate import available, migrate, migration_status
 from counterfoil.database.pool import UNREACHABLE, create_pool, database_address, migrator_address, one_line
@@ -21,7 +24,9 @@ from counterfoil.database.watch import watch_database
 from counterfoil.errors import DependencyUnreachable, HaltingFailure, TransientFailure
 from counterfoil.ingest.failures import classify
 from counterfoil.ingest.road import Road
+from counterfoil.partners.routes import PARTNER_ROUTES
 from counterfoil.promos.routes import create_promo_code, list_promo_codes
+from counterfoil.publishing import HttpPublisher
 from counterfoil.routing import routes
 from counterfoil.settings import ROLES, Settings, masked_address
 from counterfoil.telemetry.health import Health, Phase
@@ -29,7 +34,17 @@ from counterfoil.telemetry.metrics import Metrics
 
 log = structlog.get_logger("counterfoil")
 
-HTTP_ROUTES = (list_affiliate_coupons, adjust_affiliate_coupon, list_promo_codes, create_promo_code)
+HTTP_ROUTES = (
+    list_affiliate_coupons,
+    adjust_affiliate_coupon,
+    list_promo_codes,
+    create_promo_code,
+    *AFFILIATE_ROUTES,
+    *PARTNER_ROUTES,
+)
+
+REPORTED_TOPICS = ("click", "conversion")
+"""What HTTP publishes to, by default names."""
 
 RETRY_S = 2.0
 POOL_SIZE = 8
@@ -47,6 +62,7 @@ class Worker:
         self.health = Health(stuck_after_s=4 * settings.database_timeout_s.total_seconds())
         self.metrics = Metrics(__version__)
         self._pool: asyncpg.Pool | None = None
+        self._visitor_key = b""
         self._stopping = asyncio.Event()
         self._failure: BaseException | None = None
 
@@ -78,12 +94,20 @@ class Worker:
         self.health.phase = Phase.HALTED
         self._stopping.set()
 
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Stop where a task ends that runs for ever."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.fail(error)
+
     async def _work(self, pool: asyncpg.Pool) -> None:
         if not await self._schema_is_ready(pool):
             return
         road = self._road(pool) if "ingest" in self.roles else None
         in_trouble = (lambda: road.pipeline.in_trouble) if road else (lambda: False)
-        watching = asyncio.create_task(watch_database(pool, self.health, in_trouble))
+        tasks = [asyncio.create_task(watch_database(pool, self.health, in_trouble))]
+        if "schedule" in self.roles:
+            tasks.append(asyncio.create_task(scheduling.run_forever(pool, self.settings)))
+            tasks[-1].add_done_callback(self._ended)
         try:
             if road:
                 road.start(self.fail)
@@ -92,15 +116,16 @@ class Worker:
                 self.health.phase = Phase.RUNNING
             await self._stopping.wait()
         finally:
-            watching.cancel()
-            await asyncio.gather(watching, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             if road:
                 await road.stop()
 
     def _road(self, pool: asyncpg.Pool) -> Road:
         return Road(
             settings=self.settings,
-            routes=routes(self.settings),
+            routes=routes(self.settings, self._visitor_key),
             pool=pool,
             health=self.health,
             metrics=self.metrics,
@@ -122,12 +147,14 @@ class Worker:
 
     @contextlib.asynccontextmanager
     async def _http(self) -> AsyncIterator[int]:
+        publisher = HttpPublisher(self.settings, REPORTED_TOPICS)
         app = build_app(
             settings=self.settings,
             health=self.health,
             metrics=self.metrics,
             pool_provider=lambda: self._pool,
             route_handlers=HTTP_ROUTES if "http" in self.roles else (),
+            dependencies={"publisher": Provide(lambda: publisher, sync_to_thread=False)},
             version=__version__,
         )
         server = HttpServer(app, self.settings.http_host, self.settings.http_port)
@@ -136,6 +163,7 @@ class Worker:
             yield server.port
         finally:
             await server.stop()
+            await publisher.stop()
 
     @contextlib.asynccontextmanager
     async def _database(self) -> AsyncIterator[asyncpg.Pool]:
@@ -156,6 +184,7 @@ class Worker:
             try:
                 migrated = await self._unless_stopped(self._migrate(pool))
                 if migrated:
+                    await self._prepare(pool)
                     check.passed()
                     return True
                 if self._stopping.is_set():
@@ -199,6 +228,11 @@ class Worker:
         async with pool.acquire() as connection:
             states = await migration_status(connection, settings.db_schema)
         return len([s for s in states if s.applied_at]) == len(available())
+
+    async def _prepare(self, pool: asyncpg.Pool) -> None:
+        async with pool.acquire() as connection:
+            self._visitor_key = await load_visitor_key(connection, self.settings)
+            await scheduling.prepare(connection, self.settings)
 
 
 def run_worker(settings: Settings, roles: Collection[str], announce: Callable[[int], None]) -> None:

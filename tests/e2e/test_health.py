@@ -54,12 +54,13 @@ async def test_a_worker_started_before_kafka_and_postgresql_exist_consumes_when_
 async def test_a_worker_is_not_ready_before_the_positions_of_its_partitions_are_read(
     stream: Stream, db: asyncpg.Connection, start_worker: StartWorker
 ) -> None:
-    await stream.create()
+    await stream.create(partitions=3)
+    held = 3 * len(stream.topics)
     async with db.transaction():
         await db.execute("LOCK TABLE stream_positions IN ACCESS EXCLUSIVE MODE")
         worker = await start_worker(stream.kafka, ready_within=None)
         told = ""
-        while "unknown for 6" not in told:
+        while f"unknown for {held}" not in told:
             status, body = await eventually(lambda: readiness(worker), ignoring=NOT_LISTENING)
             assert status == 503, body
             told = body["checks"].get("lag", {}).get("detail", "")

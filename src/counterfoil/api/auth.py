@@ -55,21 +55,18 @@ class Gate:
     def __init__(self, settings: Settings, routes: Iterable[BaseRoute] = ()) -> None:
         token = settings.admin_token
         self._token = None if token is None else _digest(token.get_secret_value().encode())
-        self._public = [
-            (route_pattern(route), methods) for route in routes if (methods := _public_methods(route))
-        ]
+        self._public = marked_routes(routes, PUBLIC)
 
     def refusal(self, scope: Mapping[str, Any]) -> RequestError | None:
         """Why this request may not pass; None when it may."""
-        headers = dict(scope["headers"])
+        refusal = self._lack_of_authority(scope)
+        scope["state"][_AUTHORISED] = refusal is None
+        return None if self._is_public(scope) else refusal
+
+    def _lack_of_authority(self, scope: Mapping[str, Any]) -> RequestError | None:
         if self._token is None:
-            scope["state"][_AUTHORISED] = True
-            return _cross_site(headers)
-        authorised = self._holds_token(scope)
-        scope["state"][_AUTHORISED] = authorised
-        if authorised or self._is_public(scope):
-            return None
-        return unauthorised()
+            return _cross_site(dict(scope["headers"]))
+        return None if self._holds_token(scope) else unauthorised()
 
     def _holds_token(self, scope: Mapping[str, Any]) -> bool:
         given = [value for name, value in scope["headers"] if name == b"authorization"]
@@ -87,7 +84,7 @@ async def require_authority(
     connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler
 ) -> None:
     """The second look, after routing: only a handler marked public serves a request without authority."""
-    if not connection.scope["state"].get(_AUTHORISED) and not handler.opt.get(PUBLIC):
+    if not is_authorised(connection.scope) and not handler.opt.get(PUBLIC):
         raise unauthorised()
 
 
@@ -96,6 +93,11 @@ async def require_json(connection: ASGIConnection[Any, Any, Any, Any], handler: 
     kind = connection.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json" and has_body(connection.scope["headers"]) and not handler.opt.get(FORMS):
         raise RequestError(415, "a body must be sent with Content-Type: application/json")
+
+
+def is_authorised(scope: Mapping[str, Any]) -> bool:
+    """True when the gate has seen the admin token, or needs none from a program on this machine."""
+    return bool(scope["state"].get(_AUTHORISED))
 
 
 def has_body(headers: Iterable[tuple[bytes, bytes]]) -> bool:
@@ -113,6 +115,11 @@ def unauthorised() -> RequestError:
     return RequestError(401, "takes Authorization: Bearer with the admin token")
 
 
+def marked_routes(routes: Iterable[BaseRoute], mark: str) -> list[tuple[re.Pattern[str], frozenset[str]]]:
+    """The paths that have handlers with `opt={mark: True}`, and the methods of these."""
+    return [(route_pattern(route), methods) for route in routes if (methods := _marked_methods(route, mark))]
+
+
 def route_pattern(route: BaseRoute) -> re.Pattern[str]:
     """The paths of a route, each parameter being one segment."""
     parts = [
@@ -122,10 +129,10 @@ def route_pattern(route: BaseRoute) -> re.Pattern[str]:
     return re.compile("/" + "/".join(parts))
 
 
-def _public_methods(route: BaseRoute) -> frozenset[str]:
+def _marked_methods(route: BaseRoute, mark: str) -> frozenset[str]:
     handlers = route.route_handlers if isinstance(route, HTTPRoute) else []
     return frozenset(
-        str(method) for handler in handlers if handler.opt.get(PUBLIC) for method in handler.http_methods
+        str(method) for handler in handlers if handler.opt.get(mark) for method in handler.http_methods
     )
 
 

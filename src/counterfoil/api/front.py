@@ -1,4 +1,4 @@
-"""What stands before Litestar: probes that pay for nothing else, the gate, and the limit on bodies."""
+"""What stands before Litestar: probes that pay for nothing else, the gate, other origins, the limit on bodies."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from counterfoil.api.auth import Gate, announced_length, has_body
+from counterfoil.api.cross_origin import ANY_ORIGIN, CrossOrigin
 from counterfoil.api.health import Probes
 from counterfoil.api.problems import Answer, problem
 from counterfoil.errors import RequestError
@@ -29,9 +30,10 @@ _CLOSE = (b"connection", b"close")
 class Front:
     """The whole HTTP side as one ASGI application."""
 
-    def __init__(self, probes: Probes, gate: Gate, routed: ASGIApp) -> None:
+    def __init__(self, probes: Probes, gate: Gate, cross_origin: CrossOrigin, routed: ASGIApp) -> None:
         self.probes = probes
         self._gate = gate
+        self._cross_origin = cross_origin
         self._routed = routed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -43,7 +45,11 @@ class Front:
         if answer is not None:
             await _send(send, answer)
             return
-        exchange = _Exchange(scope, receive, send)
+        exchange = _Exchange(scope, receive, send, (ANY_ORIGIN,) if self._cross_origin.opens(scope) else ())
+        permission = self._cross_origin.preflight(scope)
+        if permission is not None:
+            await _send(exchange.send, permission)
+            return
         refusal = self._gate.refusal(scope)
         if refusal is None:
             await self._routed(scope, exchange.receive, exchange.send)
@@ -57,9 +63,12 @@ class _Exchange:
     Where a connection is closed on a sender in the middle of its body, it is reset and the answer is lost.
     """
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, headers: tuple[tuple[bytes, bytes], ...]
+    ) -> None:
         self._receive = receive
         self._send = send
+        self._headers = headers
         self._read = 0
         self._ended = not has_body(scope["headers"])
         self._announced = announced_length(scope["headers"])
@@ -76,10 +85,12 @@ class _Exchange:
         return message
 
     async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.start" and not self._ended:
-            await self._drain()
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message["headers"], *self._headers]
             if not self._ended:
-                message["headers"] = [*message["headers"], _CLOSE]
+                await self._drain()
+            if not self._ended:
+                message["headers"].append(_CLOSE)
         await self._send(message)
 
     async def _next(self) -> Message:

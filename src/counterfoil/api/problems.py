@@ -79,7 +79,10 @@ def handle_error(request: Request[Any, Any, Any], error: Exception) -> Response[
         refusal = RequestError(500, "the server failed on this request; its log says why")
     elif refusal.status == 503:
         log.warning(
-            "request_unavailable", method=request.method, path=request.scope["path"], reason=repr(error)
+            "request_unavailable",
+            method=request.method,
+            path=request.scope["path"],
+            reason=repr(error.__cause__ or error),
         )
     answer = problem(refusal)
     headers = {name.decode(): value.decode() for name, value in answer.headers if name != b"content-length"}

@@ -54,19 +54,19 @@ def read_body(body: bytes, kind: type[Body]) -> Body:
         raise RequestError(400, "the body is not UTF-8") from None
 
 
-def read_code(value: str | None, code_case: CodeCase) -> str | None:
+def read_code(value: str | None, code_case: CodeCase, field: str = "code") -> str | None:
     """A code by the rules of events, None when it is missing or blank; 422 when it breaks them."""
     try:
-        return rules.code(value, "code", code_case, _nobody)
+        return rules.code(value, field, code_case, _nobody)
     except InvalidEvent as error:
         raise invalid_field(error.field, error.rule) from None
 
 
-def read_required_code(value: str, code_case: CodeCase) -> str:
+def read_required_code(value: str, code_case: CodeCase, field: str = "code") -> str:
     """As `read_code`, and 422 for a blank one."""
-    code = read_code(value, code_case)
+    code = read_code(value, code_case, field)
     if code is None:
-        raise invalid_field("code", "must not be blank")
+        raise invalid_field(field, "must not be blank")
     return code
 
 

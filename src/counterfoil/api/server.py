@@ -19,11 +19,14 @@ from litestar.di import Provide
 from litestar.types import ControllerRouterHandler
 
 from counterfoil.api.auth import Gate, require_authority, require_json
+from counterfoil.api.clients import Clients
+from counterfoil.api.cross_origin import CrossOrigin
 from counterfoil.api.front import Front
 from counterfoil.api.health import Probes
 from counterfoil.api.openapi import openapi_route
 from counterfoil.api.problems import database_away, handle_error
 from counterfoil.api.protocol import ProbeProtocol
+from counterfoil.api.rate_limit import RateLimit
 from counterfoil.api.requests import read_listing
 from counterfoil.errors import HaltingFailure, InvalidSetting
 from counterfoil.settings import Settings
@@ -48,7 +51,11 @@ def build_app(  # noqa: PLR0913, PLR0917 - all the parts that it joins
     dependencies: Mapping[str, Provide] | None = None,
     version: str = "",
 ) -> Front:
-    """The whole HTTP side as an ASGI application; routes may ask for `pool`, `settings` and `listing`."""
+    """The whole HTTP side as an ASGI application; routes may ask for `pool`, `settings`, `listing` and `client`.
+
+    What else they ask for must be among the dependencies.
+    """
+    clients = Clients(settings)
 
     def provide_pool() -> asyncpg.Pool:
         pool = pool_provider()
@@ -63,12 +70,13 @@ def build_app(  # noqa: PLR0913, PLR0917 - all the parts that it joins
         "pool": Provide(provide_pool, sync_to_thread=False),
         "settings": Provide(provide_settings, sync_to_thread=False),
         "listing": Provide(read_listing, sync_to_thread=False),
+        "client": Provide(clients.client, sync_to_thread=False),
         **(dependencies or {}),
     }
     routed = Litestar(
         route_handlers=[*route_handlers, openapi_route(route_handlers, provided, version)],
         dependencies=provided,
-        guards=[require_authority, require_json],
+        guards=[require_authority, RateLimit(settings, clients).guard, require_json],
         exception_handlers={Exception: handle_error},
         response_headers={"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"},
         openapi_config=None,
@@ -77,7 +85,8 @@ def build_app(  # noqa: PLR0913, PLR0917 - all the parts that it joins
         debug=False,
     )
     metrics.observe(health)
-    return Front(Probes(health, metrics), Gate(settings, routed.routes), routed)
+    gate, cross_origin = Gate(settings, routed.routes), CrossOrigin(routed.routes)
+    return Front(Probes(health, metrics), gate, cross_origin, routed)
 
 
 class HttpServer:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, Self
+from uuid import uuid4
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
@@ -16,6 +18,8 @@ from counterfoil.kafka.connection import client_options
 from counterfoil.settings import Settings, load_settings
 
 START_WITHIN_S = 15.0
+STOP_WITHIN_S = 10.0
+ANSWER_WITHIN_S = 40.0
 
 HeaderList = list[tuple[str, bytes]]
 
@@ -37,11 +41,16 @@ class Publisher:
             await publisher.publish(events.OrderPlaced(order_id="1001", codes=["SPRING"]))
 
     Takes its addresses and topic names from the settings (environment and `.env`) unless given. Raises
-    DependencyUnreachable when Kafka does not answer.
+    DependencyUnreachable when Kafka does not answer a request within `answer_within_s`, and with
+    `kafka_idempotence` off also when it has not acknowledged an event by then; an idempotent producer never
+    gives an event up.
     """
 
-    def __init__(self, settings: Settings | None = None, **overrides: Any) -> None:
+    def __init__(
+        self, settings: Settings | None = None, *, answer_within_s: float = ANSWER_WITHIN_S, **overrides: Any
+    ) -> None:
         self._settings = settings or load_settings(**overrides)
+        self._answer_within_ms = int(answer_within_s * 1_000)
         self._producer: AIOKafkaProducer | None = None
 
     async def __aenter__(self) -> Self:
@@ -60,20 +69,24 @@ class Publisher:
             linger_ms=5,
             max_batch_size=256 * 1024,
             max_request_size=max(self._settings.max_event_bytes + 64 * 1024, 1_048_576),
+            request_timeout_ms=self._answer_within_ms,
         )
         try:
             await asyncio.wait_for(producer.start(), START_WITHIN_S)
-        except (KafkaError, OSError, TimeoutError) as error:
+        except BaseException as error:
             await producer.stop()
-            raise self._unreachable(error) from error
+            if isinstance(error, (KafkaError, OSError, TimeoutError)):
+                raise self._unreachable(error) from error
+            raise
         self._producer = producer
         return producer
 
     async def stop(self) -> None:
-        """Send what is left and disconnect."""
+        """Send what is left and disconnect; what Kafka does not take within 10 s is given up."""
         producer, self._producer = self._producer, None
         if producer is not None:
-            await producer.stop()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(producer.stop(), STOP_WITHIN_S)
 
     async def publish(self, event: Event) -> Published:
         """Send one event and wait until Kafka has acknowledged it."""
@@ -124,10 +137,11 @@ class Publisher:
 def event_headers(event: Event) -> HeaderList:
     """The headers of a CloudEvents 1.0 binary message: the value stays the plain object."""
     time = event.timestamp or datetime.now(UTC)
+    identity = event.identity or uuid4()
     return [
         ("content-type", b"application/json"),
         ("ce_specversion", b"1.0"),
-        ("ce_id", f"{event.topic}:{event.key}".encode()),
+        ("ce_id", f"{event.topic}:{identity}".encode()),
         ("ce_source", b"/counterfoil/publisher"),
         ("ce_type", event.topic.encode()),
         ("ce_time", time.isoformat().encode()),
