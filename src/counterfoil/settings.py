@@ -317,6 +317,8 @@ class Settings(BaseSettings):
     def _web_address(cls, value: str | None) -> str | None:
         if value is not None and not _is_web_address(value):
             raise ValueError("takes an http:// or https:// address with a host")
+        if value is not None and "{" in urlsplit(value).netloc:  # or who makes links would choose whom we ask
+            raise ValueError("takes {domain} in the path or the query, not in the host")
         return value
 
     @field_validator("trusted_proxies")

@@ -59,6 +59,7 @@ WRONG = {
         "https://rates.example:x/",
         "https://rates.example:70000/",
         "https://rates.example/a b",
+        "https://{domain}/rate",
         "https://é.example/",
         "file:///etc/passwd",
     ],

@@ -132,13 +132,23 @@ def _amount(wire: _Wire, normalised: Normalised) -> Decimal | None:
 def _of_transactions(
     transactions: object, currency: str | None, normalised: Normalised
 ) -> tuple[Decimal, str | None]:
-    """The money that went back, as Shopify tells it; a refund without any, such as a restock, is of 0."""
+    """The money that went back, as Shopify tells it; a refund without any, such as a restock, is of 0.
+
+    One whose money has not gone yet is refused: of two contents the smaller would stand, and nothing be subtracted ever.
+    """
     if transactions is None:
         raise rule.missing("amount")
     if not isinstance(transactions, list):
         raise rule.invalid("transactions", "must be an array")
     amounts: list[Decimal] = []
-    for path, transaction in _refunds(transactions):
+    refunds = list(_refunds(transactions))
+    if refunds and not any(_has(refund, "status", "success", path) for path, refund in refunds):
+        raise rule.invalid("transactions", "must hold one that succeeded, or none that refunds")
+    for path, transaction in refunds:
+        if _has(transaction, "status", "pending", path, unsaid=False):
+            raise rule.invalid(f"{path}.status", "must not be pending")
+        if not _has(transaction, "status", "success", path):
+            continue
         amount = rule.money(transaction.get("amount"), "amount", normalised, f"{path}.amount")
         amounts.append(rule.required(amount, f"{path}.amount"))
         named = rule.first_currency(_currencies_of(transaction, path), "currency", normalised)
@@ -149,22 +159,22 @@ def _of_transactions(
 
 
 def _refunds(transactions: list[object]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The transactions that gave money back, each with its path."""
+    """The transactions that were to give money back, each with its path."""
     for index, transaction in enumerate(transactions):
         path = f"transactions[{index}]"
         if transaction is None:
             continue
         if not isinstance(transaction, dict):
             raise rule.invalid(path, "must be an object")
-        if _is(transaction, "kind", "refund", path) and _is(transaction, "status", "success", path):
+        if _has(transaction, "kind", "refund", path):
             yield path, transaction
 
 
-def _is(transaction: dict[str, Any], key: str, wanted: str, path: str) -> bool:
-    """Whether the transaction says so; one that says nothing means just that."""
+def _has(transaction: dict[str, Any], key: str, wanted: str, path: str, *, unsaid: bool = True) -> bool:
+    """Whether the transaction says so; one that says nothing is a refund, and has succeeded."""
     said = transaction.get(key)
     if said is None:
-        return True
+        return unsaid
     if not isinstance(said, str):
         raise rule.invalid(f"{path}.{key}", "must be a string")
     return said.strip().lower() == wanted

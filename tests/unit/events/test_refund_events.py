@@ -128,7 +128,7 @@ def transactions(*entries, **fields):
         (transactions({"amount": 1, "kind": None, "status": None}), "1", None),
         (transactions({"amount": 1, "kind": "void"}, {"amount": 2, "kind": "refund"}), "2", None),
         (transactions({"amount": "x", "kind": "void", "currency": "CHF"}, {"amount": 2}), "2", None),
-        (transactions({"amount": 1, "status": "failure"}, {"amount": 1, "status": "pending"}), "0", None),
+        (transactions({"amount": 1, "status": "failure"}, {"amount": 2, "status": "success"}), "2", None),
         (transactions({"amount": "0.1"}, {"amount": 0.2}), "0.3", None),
     ],
 )
@@ -158,6 +158,13 @@ def test_what_went_back_is_the_sum_of_the_transactions(document, amount, currenc
         ({**USUAL, "timestamp": "yesterday"}, "invalid_field", "timestamp"),
         (transactions(transactions={}), "invalid_field", "transactions"),
         (transactions({"amount": 1}, "x"), "invalid_field", "transactions[1]"),
+        (transactions({"amount": 1, "status": "pending"}), "invalid_field", "transactions"),
+        (transactions({"amount": 1, "status": "failure"}), "invalid_field", "transactions"),
+        (
+            transactions({"amount": 1}, {"amount": 1, "status": "pending"}),
+            "invalid_field",
+            "transactions[1].status",
+        ),
         (transactions({}), "missing_field", "transactions[0].amount"),
         (transactions({"amount": -1}), "invalid_field", "transactions[0].amount"),
         (transactions({"amount": 1, "kind": 7}), "invalid_field", "transactions[0].kind"),
