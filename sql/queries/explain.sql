@@ -99,7 +99,7 @@ LIMIT 1;
 -- name: explain_default_rate_of_order
 -- The default rate by which an order was judged: that of the order's own time, or else the earliest known.
 -- $1 order id
-SELECT 'default_rates' AS "table", r.id, r.percent, 'settings' AS said_by, r.valid_from, r.actor,
+SELECT 'default_rates' AS "table", r.id, r.percent, NULL AS said_by, r.valid_from, r.actor,
        r.valid_from > t.occurred_at AS earliest_known
 FROM order_targets(ARRAY[$1::text]) AS t CROSS JOIN default_rates AS r
 ORDER BY r.valid_from > t.occurred_at, CASE WHEN r.valid_from > t.occurred_at THEN r.valid_from END,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -37,6 +38,12 @@ dead_letters = typer.Typer(
     help="Records that could not be counted: look at them, and try again.", no_args_is_help=True
 )
 app.add_typer(dead_letters, name="dead-letters")
+backfill = typer.Typer(
+    help="Complete what was imported, or written before its other half was known.", no_args_is_help=True
+)
+app.add_typer(backfill, name="backfill")
+explain = typer.Typer(help="Why a number is what it is: every row behind it.", no_args_is_help=True)
+app.add_typer(explain, name="explain")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
@@ -119,13 +126,16 @@ def demo() -> None:
 @app.command()
 def bench(
     orders: Annotated[int, typer.Option(help="Orders of each run.", min=1_000)] = 300_000,
+    clicks: Annotated[
+        int | None, typer.Option(help="Measure clicks instead of orders, so many in each run.", min=1_000)
+    ] = None,
     runs: Annotated[int, typer.Option(help="Runs of each kind; medians are quoted.", min=1)] = 3,
     as_json: AsJson = False,
 ) -> None:
     """Measure this worker beside bare COPY and beside a handler with a transaction for each event."""
     from counterfoil.bench import run_bench  # noqa: PLC0415
 
-    sys.exit(run_bench(orders=orders, runs=runs, as_json=as_json))
+    sys.exit(run_bench(orders=orders, clicks=clicks, runs=runs, as_json=as_json))
 
 
 @app.command()
@@ -162,7 +172,7 @@ def migrate(
 @app.command()
 def publish(
     topic: Annotated[
-        str, typer.Argument(help="The topic, by its default name: order.placed, order.canceled.")
+        str, typer.Argument(help="The topic, by its default name, such as order.placed or click.")
     ],
     file: Annotated[
         Path | None, typer.Argument(help="JSON lines; standard input when left out or `-`.")
@@ -204,6 +214,127 @@ def verify(
         found = f"{len(report['drift'])} drifted" if report["drift"] else "no drift"
         print(f"checked {checked}: {found}" + (f", {report['repaired']} rows repaired" if repair else ""))
     sys.exit(EXIT_FOUND if report["drift"] and not report["clean"] else 0)
+
+
+Limit = Annotated[int, typer.Option(min=1, max=1_000_000, help="Show so many rows of each list at most.")]
+
+
+@explain.command("order")
+def explain_order(order_id: Annotated[str, typer.Argument(metavar="ID")], as_json: AsJson = False) -> None:
+    """Who claims an order, what takes it back, to whom it is attributed and why, and what was posted for it."""
+    _explain("order", order_id, as_json=as_json)
+
+
+@explain.command("coupon")
+def explain_coupon(
+    code: Annotated[str, typer.Argument()], limit: Limit = 50, as_json: AsJson = False
+) -> None:
+    """What a coupon counts: its usages, adjustments and owner."""
+    _explain("coupon", code, limit=limit, as_json=as_json)
+
+
+@explain.command("promo")
+def explain_promo(code: Annotated[str, typer.Argument()], limit: Limit = 50, as_json: AsJson = False) -> None:
+    """What a promo code counts: its uses and adjustments."""
+    _explain("promo", code, limit=limit, as_json=as_json)
+
+
+@explain.command("affiliate")
+def explain_affiliate(
+    handle: Annotated[str, typer.Argument(metavar="HANDLE", help="The handle, or the pixel.")],
+    days: Annotated[int, typer.Option(min=1, max=36_500, help="Of so many days, today included.")] = 30,
+    limit: Limit = 50,
+    as_json: AsJson = False,
+) -> None:
+    """What an affiliate brought: days, clicks and orders, and whether the sums are what the ledgers say."""
+    _explain("affiliate", handle, days=days, limit=limit, as_json=as_json)
+
+
+@explain.command("partner")
+def explain_partner(
+    partner_id: Annotated[str, typer.Argument(metavar="ID")], limit: Limit = 50, as_json: AsJson = False
+) -> None:
+    """What a partner has earned and was paid: users, links, programs, balances, and the rows of each."""
+    _explain("partner", partner_id, limit=limit, as_json=as_json)
+
+
+def _explain(kind: str, key: str, *, as_json: bool, **span: int) -> None:
+    from counterfoil import commands  # noqa: PLC0415
+    from counterfoil.explaining.view import sections  # noqa: PLC0415
+
+    if not key:
+        raise typer.BadParameter("an empty id is none")
+    report = commands.explain(_settings(), kind, key, **span)
+    if report is None:
+        print(f"counterfoil: nothing is known of the {kind} {_one_line(key)}", file=sys.stderr)
+        sys.exit(EXIT_FOUND)
+    if as_json:
+        _print_json(report)
+        return
+    for section in sections(report):
+        if section.rows is None:
+            _tell(_one_line(section.title))
+        else:
+            _print_rows(section.rows, as_json=False, title=section.title)
+
+
+@backfill.callback()
+def backfills() -> None:
+    """Complete what was imported, or written before its other half was known."""
+
+
+@backfill.command("partners")
+def backfill_partners(
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done, and write nothing.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Give users, links and commissions without a partner theirs; exit 1 when one that could be had is missing."""
+    from counterfoil import commands  # noqa: PLC0415
+
+    with _progress() as tell:
+        report = commands.backfill_partners(_settings(), dry_run=dry_run, tell=tell)
+    if as_json:
+        _print_json(report.as_dict())
+    else:
+        found = report.as_dict()
+        _print_counts(found["changed"], "Would be given" if dry_run else "Given")
+        _print_counts(found["left"], "Without a partner now" if dry_run else "Left without a partner")
+        for constraint in report.constraints.added:
+            print(f"forbidden from now on: blanks in {constraint}")
+        for line in report.constraints.to_run:
+            print(f"to be run by who owns the tables: {line};")
+    sys.exit(0 if report.is_clean else EXIT_FOUND)
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    """Bars on standard error where that is a terminal; hears what is done, how much is, and of how much."""
+    if not sys.stderr.isatty():
+        yield lambda _what, _done, _of: None
+        return
+    from rich.console import Console  # noqa: PLC0415
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        tasks: dict[str, Any] = {}
+
+        def tell(what: str, done: int, of: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what.replace("_", " "))
+            bars.update(tasks[what], completed=done, total=max(done, of))
+
+        yield tell
+
+
+def _print_counts(counts: dict[str, int], title: str) -> None:
+    _print_rows(
+        [{"what": name.replace("_", " "), "rows": count} for name, count in counts.items()],
+        as_json=False,
+        title=title,
+    )
 
 
 Topic = Annotated[str | None, typer.Option(help="Only of this topic.")]
@@ -340,6 +471,10 @@ def _print_rows(rows: list[dict[str, Any]], *, as_json: bool, title: str) -> Non
     for row in rows:
         table.add_row(*(Text(_printable(value)) for value in row.values()))
     Console().print(table)
+
+
+def _one_line(text: str) -> str:
+    return _printable(text).replace("\n", "\\n")
 
 
 def _printable(value: object) -> str:

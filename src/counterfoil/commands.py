@@ -18,17 +18,20 @@ import asyncpg
 from dotenv import dotenv_values
 from pydantic import SecretStr
 
+from counterfoil.clicks.store import load_visitor_key
 from counterfoil.database import counters, pool
 from counterfoil.database import migrate as migrations
 from counterfoil.database.connection import Connection
 from counterfoil.database.queries import sql
 from counterfoil.errors import DependencyUnreachable, InvalidEvent, InvalidSetting, SchemaMismatch
 from counterfoil.events import EVENT_TYPES, Rules
+from counterfoil.explaining import explain as explain_in
+from counterfoil.explaining.rows import Report, Span
 from counterfoil.ingest.records import headers_from_json, milliseconds_of
 from counterfoil.ingest.retry import Retried, retry_dead_letter
-from counterfoil.ingest.road import input_rules
 from counterfoil.ingest.routes import Route
 from counterfoil.kafka.cluster import Cluster
+from counterfoil.partners import backfill
 from counterfoil.publishing import Publisher
 from counterfoil.routing import COUNTERS, routes
 from counterfoil.settings import PREFIX, Settings, masked_address, source_of
@@ -122,7 +125,7 @@ def _lines(file: Path | None) -> Iterator[IO[bytes]]:
 
 def _check(lines: Iterable[bytes], name: str, settings: Settings) -> Iterator[tuple[int, str, str]]:
     """(line number, key, what is wrong with it or '') of every line that is not blank."""
-    rules = input_rules(settings)
+    rules = Rules.of(settings)
     decode = EVENT_TYPES[name].decode
     now = milliseconds_of(datetime.now(UTC))
     for number, line in enumerate(lines, start=1):
@@ -171,6 +174,31 @@ def verify(settings: Settings, *, with_repair: bool) -> dict[str, Any]:
         }
 
     return with_connection(settings, work, patient=True)
+
+
+# Explaining
+
+
+def explain(settings: Settings, kind: str, key: str, *, limit: int = 50, days: int = 30) -> Report | None:
+    """Every row behind the numbers of one order, code, affiliate or partner; None where nothing is known of it."""
+
+    async def work(connection: Connection) -> Report | None:
+        return await explain_in(connection, kind, key, Rules.of(settings), Span(limit, days))
+
+    return with_connection(settings, work, patient=True)
+
+
+# Partners
+
+
+def backfill_partners(settings: Settings, *, dry_run: bool, tell: backfill.Tell) -> backfill.Report:
+    """Give users, links and commissions their partners, with the migrator's address, or the worker's."""
+    owner = settings.model_copy(update={"database_url": SecretStr(pool.migrator_address(settings))})
+
+    async def work(connection: Connection) -> backfill.Report:
+        return await backfill.backfill_partners(connection, dry_run=dry_run, tell=tell)
+
+    return with_connection(owner, work, patient=True)
 
 
 # Dead letters
@@ -230,26 +258,25 @@ def retry_dead_letters(
         wanted = ids or [
             row["id"] for row in await connection.fetch(sql("open_dead_letter_ids"), topic, kind, _utc(since))
         ]
-        known = _routes(settings)
+        known = _routes(settings, await load_visitor_key(connection, settings))
         return [await retry_dead_letter(connection, letter_id, known) for letter_id in wanted]
 
     return with_connection(settings, work)
 
 
-def _routes(settings: Settings) -> dict[str, tuple[Route, Rules]]:
-    rules = input_rules(settings)
-    return {route.topic: (route, rules) for route in routes(settings)}
+def _routes(settings: Settings, visitor_key: bytes) -> dict[str, tuple[Route, Rules]]:
+    rules = Rules.of(settings)
+    return {route.topic: (route, rules) for route in routes(settings, visitor_key)}
 
 
 def _what_the_rules_say(settings: Settings, row: asyncpg.Record) -> str:
-    known = _routes(settings)
-    if row["topic"] not in known:
+    names = {topic: name for name, topic in settings.topics.items()}
+    if row["topic"] not in names:
         return f"no event type is read from the topic {row['topic']}"
-    route, rules = known[row["topic"]]
+    decode = EVENT_TYPES[names[row["topic"]]].decode
+    headers, timestamp = headers_from_json(row["headers"]), milliseconds_of(row["record_timestamp"])
     try:
-        route.decode(
-            row["value"], headers_from_json(row["headers"]), milliseconds_of(row["record_timestamp"]), rules
-        )
+        decode(row["value"], headers, timestamp, Rules.of(settings))
     except InvalidEvent as error:
         return f"refused: {error.kind}: {error}"
     return "accepted"
@@ -273,7 +300,7 @@ def describe_settings(settings: Settings) -> list[dict[str, str]]:
     return [
         {
             "variable": f"{PREFIX}{name.upper()}",
-            "value": _masked(getattr(settings, name), is_address=name.endswith("database_url")),
+            "value": _masked(getattr(settings, name), is_address=name.endswith("_url")),
             "source": _source(name, settings, environment, dotenv),
             "about": field.description or "",
         }
@@ -282,8 +309,10 @@ def describe_settings(settings: Settings) -> list[dict[str, str]]:
 
 
 def _masked(value: object, *, is_address: bool) -> str:
+    if is_address and value is not None:
+        return masked_address(value.get_secret_value() if isinstance(value, SecretStr) else str(value))
     if isinstance(value, SecretStr):
-        return masked_address(value.get_secret_value()) if is_address else "•••"
+        return "•••"
     if isinstance(value, tuple):
         return ",".join(value)
     if hasattr(value, "total_seconds"):

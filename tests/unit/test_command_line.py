@@ -48,7 +48,18 @@ def run(monkeypatch, capfd):
     return run
 
 
-COMMANDS = ["run", "demo", "bench", "migrate", "publish", "verify", "dead-letters", "settings"]
+COMMANDS = [
+    "run",
+    "demo",
+    "bench",
+    "migrate",
+    "publish",
+    "verify",
+    "dead-letters",
+    "explain",
+    "backfill",
+    "settings",
+]
 
 
 def test_help_names_every_command(run):
@@ -58,7 +69,13 @@ def test_help_names_every_command(run):
 
 
 @pytest.mark.parametrize(
-    "command", [*COMMANDS, "dead-letters list", "dead-letters show", "dead-letters retry"]
+    "command",
+    [
+        *COMMANDS,
+        *("dead-letters list", "dead-letters show", "dead-letters retry"),
+        *("explain order", "explain coupon", "explain promo", "explain affiliate", "explain partner"),
+        "backfill partners",
+    ],
 )
 def test_every_command_has_help(run, command):
     code, output, _ = run(*command.split(), "--help")

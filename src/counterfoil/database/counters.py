@@ -38,8 +38,8 @@ class Drift:
 async def find_drift(connection: Connection, counters: Sequence[Counter]) -> list[Drift]:
     """Recount every counter, each by one statement; what is found is looked at again by a second one.
 
-    A statement's snapshot is consistent on live traffic, except across a TRUNCATE: hence the second look. It is taken once
-    the statement's tables are locked, a transaction's own before that: a TRUNCATE that was waiting would empty them in it.
+    A statement's snapshot is consistent on live traffic, except across a TRUNCATE: hence the second look. It is taken
+    once the statement's tables are locked, a transaction's own before: a TRUNCATE in waiting would empty them in it.
     """
     found: list[Drift] = []
     for counter in counters:

@@ -134,7 +134,7 @@ def _of_transactions(
 ) -> tuple[Decimal, str | None]:
     """The money that went back, as Shopify tells it; a refund without any, such as a restock, is of 0.
 
-    One whose money has not gone yet is refused: of two contents the smaller would stand, and nothing be subtracted ever.
+    One whose money has not gone yet is refused: of two contents the smaller stands, and nothing would be subtracted.
     """
     if transactions is None:
         raise rule.missing("amount")

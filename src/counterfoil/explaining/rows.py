@@ -1,0 +1,85 @@
+"""Rows as they are told: amounts in the digits of their currency, and the record that each came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any, TypeAlias
+
+import asyncpg
+
+from counterfoil.api.writing import amount_text
+from counterfoil.database.connection import Connection
+from counterfoil.database.queries import sql
+
+Row: TypeAlias = dict[str, Any]
+Report: TypeAlias = dict[str, Any]
+"""Facts and rows by name, and `agrees`: whether every number in it is what its rows say."""
+
+_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+_INFINITY = {2**63 - 1: "infinity", -(2**63): "-infinity"}
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """How much of long lists is read: so many rows, and of an affiliate so many days that end today."""
+
+    limit: int = 50
+    days: int = 30
+
+
+async def fetch_rows(connection: Connection, statement: str, *values: object) -> list[Row]:
+    """The rows of a named statement."""
+    return [_told(record) for record in await connection.fetch(sql(statement), *values)]
+
+
+async def fetch_row(connection: Connection, statement: str, *values: object) -> Row | None:
+    """The first row of a named statement, if it has one."""
+    record = await connection.fetchrow(sql(statement), *values)
+    return None if record is None else _told(record)
+
+
+def differences(numbers: list[tuple[str, object, object]]) -> list[Row]:
+    """Of (counter, stored, counted) those that differ."""
+    return [
+        {"counter": counter, "stored": stored, "counted": counted}
+        for counter, stored, counted in numbers
+        if stored != counted
+    ]
+
+
+async def read_any_time(connection: Connection) -> None:
+    """Read times that Python has no datetime for: `-infinity` is what an operator may well write."""
+    await connection.set_type_codec(
+        "timestamptz", schema="pg_catalog", encoder=_unwritten, decoder=_moment, format="tuple"
+    )
+
+
+def _unwritten(moment: object) -> tuple[int]:
+    raise TypeError(f"no statement here takes a time: {moment}")
+
+
+def _moment(since_2000: tuple[int]) -> datetime | str:
+    microseconds = since_2000[0]
+    try:
+        return _INFINITY.get(microseconds) or _EPOCH + timedelta(microseconds=microseconds)
+    except OverflowError:
+        return "beyond the year 9999" if microseconds > 0 else "before the year 1"
+
+
+def _told(record: asyncpg.Record) -> Row:
+    row: Row = dict(record)
+    digits = row.pop("digits", 0)
+    if "source_offset" in row:
+        place = [row.pop(name) for name in ("cluster_id", "topic", "partition", "source_offset")]
+        row["source"] = dict(zip(("cluster_id", "topic", "partition", "offset"), place, strict=True))
+        if None in place:
+            row["source"] = None
+    return {name: _plain(name, value, digits) for name, value in row.items()}
+
+
+def _plain(name: str, value: object, digits: int) -> object:
+    if not isinstance(value, Decimal):
+        return value
+    return amount_text(value, 0 if name.endswith("percent") else digits)
