@@ -40,6 +40,7 @@ GRANT SELECT, INSERT ON
   affiliate_status_changes,
   program_rates,
   default_rates,
+  refused_facts,
   settlements_due
 TO counterfoil_worker;
 

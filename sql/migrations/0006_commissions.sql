@@ -63,6 +63,18 @@ CREATE TABLE order_refunds (
 
 COMMENT ON COLUMN order_refunds.currency IS 'null where the refund names none: then it is the order''s';
 
+-- What was told of a fact once more, with another content that does not stand: the earlier does, then the smaller.
+CREATE TABLE refused_facts (
+  order_id       text COLLATE "C" NOT NULL,
+  topic          text COLLATE "C" NOT NULL,
+  content        jsonb NOT NULL,
+  source_id      integer,
+  source_offset  bigint,
+  PRIMARY KEY (order_id, topic, content)
+);
+
+COMMENT ON COLUMN refused_facts.topic IS 'by its default name';
+
 -- Orders with codes, where attribution by coupon is switched on.
 CREATE TABLE order_totals (
   order_id       text COLLATE "C" PRIMARY KEY,
@@ -188,6 +200,19 @@ $$;
 
 CREATE FUNCTION currency_digits(currency text) RETURNS integer LANGUAGE sql STABLE SET search_path FROM CURRENT AS $$
   SELECT coalesce((SELECT digits FROM currencies WHERE code = currency), 2)
+$$;
+
+
+-- What of a fact decides between two that are told under one identity, as refused_facts keeps it.
+
+CREATE FUNCTION conversion_content(c conversions) RETURNS jsonb LANGUAGE sql STABLE SET search_path FROM CURRENT AS $$
+  SELECT jsonb_build_object('beneficiary', c.beneficiary, 'occurred_at', c.occurred_at, 'revenue', c.revenue,
+                            'commission', c.commission, 'currency', c.currency, 'link_id', c.link_id, 'click_id', c.click_id)
+$$;
+
+CREATE FUNCTION refund_content(r order_refunds) RETURNS jsonb LANGUAGE sql STABLE SET search_path FROM CURRENT AS $$
+  SELECT jsonb_build_object('refund_id', r.refund_id, 'occurred_at', r.occurred_at, 'amount', r.amount,
+                            'currency', r.currency)
 $$;
 
 

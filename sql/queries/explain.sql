@@ -48,6 +48,16 @@ FROM order_refunds AS r LEFT JOIN stream_sources AS s ON s.id = r.source_id
 WHERE r.order_id = $1
 ORDER BY r.occurred_at, r.refund_id;
 
+-- name: explain_refused_facts
+-- What was told of an order's conversions and refunds with another content that does not stand.
+-- $1 order id
+SELECT f.topic AS event, f.content - '{refund_id,beneficiary}'::text[] AS content,
+       coalesce(f.content ->> 'refund_id', f.content ->> 'beneficiary') AS of_what,
+       s.cluster_id, s.topic, s."partition", f.source_offset
+FROM refused_facts AS f LEFT JOIN stream_sources AS s ON s.id = f.source_id
+WHERE f.order_id = $1
+ORDER BY f.topic, of_what, f.content ->> 'occurred_at', f.content;
+
 -- name: explain_cancellation
 -- The cancellation of an order, if there is one.
 -- $1 order id

@@ -33,13 +33,17 @@ RETURNING order_id, refund_id;
 -- Of two contents the one of the earlier time stands, then the smaller one; answers the keys that were replaced.
 -- $1 order ids, $2 refund ids, $3 times, $4 amounts, $5 currencies or nulls, $6 source ids, $7 source offsets
 WITH winning AS (
-  SELECT s.*
+  SELECT s.*, refund_content(r) AS refused, r.source_id AS refused_source_id, r.source_offset AS refused_offset
   FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::numeric[], $5::text[], $6::integer[], $7::bigint[])
     AS s(order_id, refund_id, occurred_at, amount, currency, source_id, source_offset)
   JOIN order_refunds AS r ON r.order_id = s.order_id AND r.refund_id = s.refund_id
   WHERE (s.occurred_at, s.amount, coalesce(s.currency, '')) < (r.occurred_at, r.amount, coalesce(r.currency, ''))
   ORDER BY r.order_id, r.refund_id
   FOR UPDATE OF r
+), kept AS (
+  INSERT INTO refused_facts (order_id, topic, content, source_id, source_offset)
+  SELECT order_id, 'order.refunded', refused, refused_source_id, refused_offset FROM winning
+  ON CONFLICT DO NOTHING
 )
 UPDATE order_refunds AS r
 SET occurred_at = w.occurred_at, amount = w.amount, currency = w.currency,
@@ -48,6 +52,20 @@ FROM winning AS w
 WHERE r.order_id = w.order_id AND r.refund_id = w.refund_id
   AND (w.occurred_at, w.amount, coalesce(w.currency, '')) < (r.occurred_at, r.amount, coalesce(r.currency, ''))
 RETURNING r.order_id, r.refund_id;
+
+-- name: keep_refused_order_refunds
+-- Keep those of these refunds whose content is not the one that stands; answers those that were not kept before.
+-- $1 order ids, $2 refund ids, $3 times, $4 amounts, $5 currencies or nulls, $6 source ids, $7 source offsets
+INSERT INTO refused_facts (order_id, topic, content, source_id, source_offset)
+SELECT s.order_id, 'order.refunded', content, s.source_id, s.source_offset
+FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::numeric[], $5::text[], $6::integer[], $7::bigint[])
+  AS s(order_id, refund_id, occurred_at, amount, currency, source_id, source_offset)
+JOIN order_refunds AS r ON r.order_id = s.order_id AND r.refund_id = s.refund_id
+CROSS JOIN LATERAL refund_content(
+  ROW(s.order_id, s.refund_id, s.amount, s.currency, s.occurred_at, s.source_id, s.source_offset)::order_refunds) AS content
+WHERE content <> refund_content(r)
+ON CONFLICT DO NOTHING
+RETURNING order_id;
 
 -- name: find_new_order_refunds
 -- Of these refunds those that are not in the ledger, or there with a content that gives way.

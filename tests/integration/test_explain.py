@@ -809,6 +809,7 @@ ORDER_KEYS = {
     "conversions",
     "coupon_usages",
     "promo_uses",
+    "refused_facts",
     "refunds",
     "cancellation",
     "order_total",
@@ -977,6 +978,21 @@ async def test_an_id_is_found_as_an_event_may_spell_it(shop, report):
     await shop.execute("INSERT INTO affiliate_coupon_usages (order_id, code) VALUES ('1', 'SPRING')")
     assert (await report("coupon", " SPRING\u2003"))["id"] == "SPRING"
     assert (await report("coupon", "spring", code_case="upper"))["id"] == "SPRING"
+
+
+async def test_a_content_that_does_not_stand_is_shown_as_refused(shop, database_url, run, report):
+    async with scribes(database_url) as (worker,):
+        for first, amount in ((0, 5), (1, 3), (2, 4)):
+            refund = a_refund_event("1", refund_id="r", amount=Decimal(amount))
+            written = await worker.write(
+                records_of(refund, partition=Partition("order.refunded", 0), first=first)
+            )
+            assert written.refused == ({} if first == 0 else {"order.refunded": 1})
+    refused = (await report("order", "1"))["refused_facts"]
+    assert [(row["of_what"], row["content"]["amount"]) for row in refused] == [("r", 4), ("r", 5)]
+    assert [row["source"]["offset"] for row in refused] == [2, 0]
+    _, shown, _ = await run("order", "1")
+    assert shown.count("refused: the earlier content stands, then the smaller") == 2
 
 
 async def test_an_id_as_it_stands_in_the_tables_is_found_first(shop, report):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -42,6 +43,7 @@ class Outcome:
     relations: set[tuple[str, str]] = field(default_factory=set)
     enrollments: set[tuple[str, str]] = field(default_factory=set)
     programs: set[str] = field(default_factory=set)
+    refused: set[tuple[Any, ...]] = field(default_factory=set)
 
 
 def model(documents: Iterable[dict[str, Any]], world: World) -> Outcome:
@@ -52,6 +54,7 @@ def model(documents: Iterable[dict[str, Any]], world: World) -> Outcome:
     outcome = Outcome()
     users = _users(by_topic["user.created"], outcome)
     _links(by_topic["link.created"], users, outcome)
+    outcome.refused = _refused(by_topic)
     for order_id, claim in _claims(by_topic, world).items():
         _attribute(order_id, claim, by_topic, world, outcome)
     _count_clicks(by_topic["click"], outcome)
@@ -95,6 +98,23 @@ def _links(events: list[dict[str, Any]], users: set[str], outcome: Outcome) -> N
         outcome.links[link_id] = (_time(time), url, user or None, partner, pixel or None, program)
         if partner:
             outcome.enrollments.add((partner, program))
+
+
+def _refused(by_topic: dict[str, list[dict[str, Any]]]) -> set[tuple[Any, ...]]:
+    """The contents of conversions and refunds that do not stand against another of the same fact."""
+    contents: dict[tuple[str, ...], set[tuple[Any, ...]]] = defaultdict(set)
+    for event in by_topic["conversion"]:
+        who = f"pixel:{event['pixel_id']}" if event.get("pixel_id") else f"link:{event['link_id']}"
+        commission = Decimal(event["commission"]) if "commission" in event else Decimal(-1)
+        contents["conversion", event["order_id"], who].add(
+            (_time(event["timestamp"]), Decimal(event["revenue"]), commission, event.get("currency", "USD"),
+             event.get("link_id") or "")
+        )  # fmt: skip
+    for event in by_topic["order.refunded"]:
+        contents["order.refunded", event["order_id"], event["refund_id"]].add(
+            (_time(event["timestamp"]), Decimal(event["amount"]), event.get("currency") or "")
+        )
+    return {(*key, *content) for key, found in contents.items() for content in found - {min(found)}}
 
 
 @dataclass(frozen=True)
@@ -283,4 +303,17 @@ async def stored(db: asyncpg.Connection) -> Outcome:
             for r in await db.fetch("SELECT partner_id, program_id FROM program_enrollments")
         },
         programs={r["id"] for r in await db.fetch("SELECT id FROM programs")},
+        refused={_refused_row(r) for r in await db.fetch("SELECT * FROM refused_facts")},
+    )  # fmt: skip
+
+
+def _refused_row(row: asyncpg.Record) -> tuple[Any, ...]:
+    content = json.loads(row["content"], parse_float=Decimal, parse_int=Decimal)
+    time, currency = _time(content["occurred_at"]), content["currency"] or ""
+    if row["topic"] == "order.refunded":
+        return row["topic"], row["order_id"], content["refund_id"], time, content["amount"], currency
+    commission = Decimal(-1) if content["commission"] is None else content["commission"]
+    return (
+        row["topic"], row["order_id"], content["beneficiary"], time, content["revenue"], commission, currency,
+        content["link_id"] or "",
     )  # fmt: skip

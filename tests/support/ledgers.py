@@ -97,7 +97,7 @@ async def assert_exact(
 
 async def assert_accounts_close(db: asyncpg.Connection, stream: Stream) -> None:
     """Every offset that was read is in exactly one column, and the columns agree with the dead letters."""
-    for topic in (stream.placed, stream.canceled):
+    for topic in stream.topics:
         found = await account(db, topic)
         assert found.closes, found
         parked = await db.fetchval("SELECT count(*) FROM dead_letters WHERE topic = $1", topic)

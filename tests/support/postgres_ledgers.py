@@ -23,6 +23,7 @@ ATTRIBUTION = (
     "conversions",
     "order_refunds",
     "order_totals",
+    "refused_facts",
     "order_settlements",
     "aff_attributions",
     "commissions",

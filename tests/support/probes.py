@@ -41,6 +41,12 @@ async def is_unready_for(worker: Worker, check: str, *, deadline: float = 30.0) 
     return await eventually(told, deadline=deadline, every=0.1, ignoring=NOT_LISTENING)
 
 
+async def holds(worker: Worker, partitions: int) -> bool:
+    """Whether the group has given this worker so many partitions, and it has read their positions."""
+    _, body = await worker.get("/metrics")
+    return body.count("\ncounterfoil_lag_records{") == partitions
+
+
 async def metric(worker: Worker, name: str, **labels: str) -> float:
     """The sum of a metric's samples with these labels; 0 when there is none."""
     _, text = await worker.get("/metrics")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterable, Sequence
-from typing import Any, Protocol, Self
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -14,6 +14,8 @@ from aiokafka.errors import KafkaError, TopicAlreadyExistsError
 from counterfoil.settings import DEFAULT_TOPICS
 from support.factories import Message, orders
 from support.waiting import eventually
+
+T = TypeVar("T")
 
 
 class Kafka(Protocol):
@@ -37,6 +39,7 @@ class Stream:
         self.links = f"{prefix}link.created"
         self.topics = [f"{prefix}{name}" for name in DEFAULT_TOPICS]
         self.group = f"{prefix}group"
+        self._prefix = prefix
         self.ends: dict[tuple[str, int], int] = {}
         self._producer: AIOKafkaProducer | None = None
 
@@ -45,6 +48,10 @@ class Stream:
 
     async def __aexit__(self, *_: object) -> None:
         await self.disconnect()
+
+    def topic(self, name: str) -> str:
+        """The name of a topic here, by its default name."""
+        return f"{self._prefix}{name}"
 
     async def create(self, *, partitions: int = 3) -> None:
         """Make every topic."""
@@ -70,12 +77,12 @@ class Stream:
             self._reached(topic, partition, offset)
         return places
 
-    async def publish_stubbornly(self, messages: Sequence[Message]) -> None:
+    async def publish_stubbornly(self, messages: Sequence[Message], topic: str | None = None) -> None:
         """Send, and send again whatever Kafka has not acknowledged, for as long as that takes."""
         while True:
             try:
                 async with asyncio.timeout(15):
-                    await self.publish(*messages)
+                    await self.publish(*messages, topic=topic)
             except (KafkaError, OSError, TimeoutError):
                 await self.disconnect()
             else:
@@ -148,17 +155,21 @@ class Stream:
         self.ends[place] = max(self.ends.get(place, 0), offset + 1)
 
 
-class Traffic:
-    """Orders that keep coming while something is broken: `ids` are those that Kafka has acknowledged."""
+class Flow(Generic[T]):
+    """What keeps coming while something is broken; `sent` is what Kafka has acknowledged of it."""
 
-    def __init__(self, stream: Stream, ids: Iterable[str], *, chunk: int = 50, pause: float = 0.05) -> None:
+    def __init__(self, stream: Stream, due: Iterable[T], *, chunk: int = 50, pause: float = 0.05) -> None:
         self._stream = stream
-        self._ids = list(ids)
+        self._due = list(due)
         self._chunk = chunk
         self._pause = pause
         self._enough = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self.ids: list[str] = []
+        self.sent: list[T] = []
+
+    async def publish(self, chunk: Sequence[T]) -> None:
+        """Send some of it, however long that takes."""
+        raise NotImplementedError
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._flow())
@@ -171,21 +182,32 @@ class Traffic:
         await asyncio.gather(self._task, return_exceptions=kind is not None)
 
     async def reached(self, count: int, deadline: float = 60.0) -> None:
-        """Wait until that many were acknowledged."""
-        await eventually(lambda: len(self.ids) >= min(count, len(self._ids)), deadline=deadline)
+        """Wait until that much was acknowledged."""
+        await eventually(lambda: len(self.sent) >= min(count, len(self._due)), deadline=deadline)
 
     def enough(self) -> None:
         """Send no more."""
         self._enough.set()
 
     async def _flow(self) -> None:
-        for start in range(0, len(self._ids), self._chunk):
+        for start in range(0, len(self._due), self._chunk):
             if self._enough.is_set():
                 return
-            ids = self._ids[start : start + self._chunk]
-            await self._stream.publish_stubbornly(orders(ids))
-            self.ids += ids
+            chunk = self._due[start : start + self._chunk]
+            await self.publish(chunk)
+            self.sent += chunk
             await asyncio.sleep(self._pause)  # a flow, not a flood
+
+
+class Traffic(Flow[str]):
+    """Orders that keep coming, by their ids."""
+
+    @property
+    def ids(self) -> list[str]:
+        return self.sent
+
+    async def publish(self, chunk: Sequence[str]) -> None:
+        await self._stream.publish_stubbornly(orders(chunk))
 
 
 async def _send(producer: AIOKafkaProducer, topic: str, message: Message) -> asyncio.Future[Any]:

@@ -19,12 +19,20 @@ LOG_TAIL = 6_000
 class Worker:
     """One worker; `settings` are setting names in lower case without prefix, as in `consumer_group="a"`.
 
-    It sees no other setting of this environment, and no `.env`. It does not outlive the test run.
+    `only` names its roles, all of them where it is None. It sees no other setting of this environment, and no `.env`.
+    It does not outlive the test run.
     """
 
     def __init__(
-        self, *, database_url: str, kafka_bootstrap_servers: str, log_file: Path, **settings: object
+        self,
+        *,
+        database_url: str,
+        kafka_bootstrap_servers: str,
+        log_file: Path,
+        only: str | None = None,
+        **settings: object,
     ) -> None:
+        self._roles = [] if only is None else ["--only", only]
         self.log_file = log_file
         self.port = free_port()
         given = {
@@ -41,7 +49,7 @@ class Worker:
     async def start(self, *, ready_within: float | None = 60.0) -> None:
         """Run it, and wait until `/readyz` answers 200; with None, don't wait."""
         self._process = ServerProcess(
-            [sys.executable, "-m", "counterfoil", "run"],
+            [sys.executable, "-m", "counterfoil", "run", *self._roles],
             log=self.log_file,
             death_signal=signal.SIGKILL,
             environment={**self._environment, "PYTHONPATH": python_path()},

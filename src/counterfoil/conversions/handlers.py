@@ -25,12 +25,12 @@ class RecordConversions:
     async def plan(self, facts: Facts[Conversion]) -> Plan[Conversion]:
         """The rows of these conversions."""
         rows: dict[ConversionKey, ConversionRow] = {}
+        others: list[ConversionRow] = []
         for start in range(0, len(facts.events), PLAN_SLICE):
-            add_conversions(rows, facts, start, start + PLAN_SLICE)
+            add_conversions(rows, others, facts, start, start + PLAN_SLICE)
             await TURNS.preparing()
-        return Plan(facts, [rows[key] for key in sorted(rows)])  # same lock order in every worker
+        return Plan(facts, [rows[key] for key in sorted(rows)], others)  # same lock order in every worker
 
     async def write(self, connection: Connection, plan: Plan[Conversion]) -> Outcome:
         """Write conversions."""
-        known = await self.ledger.write(connection, plan.rows)
-        return plan.outcome(known, CONVERSIONS.key_size)
+        return await self.ledger.write_plan(connection, plan)

@@ -53,9 +53,13 @@ def beneficiary_of(event: Conversion) -> str:
 
 
 def add_conversions(
-    rows: dict[ConversionKey, ConversionRow], facts: Facts[Conversion], start: int, stop: int
+    rows: dict[ConversionKey, ConversionRow],
+    others: list[ConversionRow],
+    facts: Facts[Conversion],
+    start: int,
+    stop: int,
 ) -> None:
-    """Add the rows of some of the conversions: of several of one key the one that stands."""
+    """Add the rows of some of the conversions: of several of one key the one that stands, the others beside."""
     for event, source_id, offset in zip(
         facts.events[start:stop], facts.source_ids[start:stop], facts.offsets[start:stop], strict=True
     ):
@@ -75,3 +79,6 @@ def add_conversions(
         first = rows.setdefault(row.key, row)
         if row.content < first.content:
             rows[row.key] = row
+            others.append(first)
+        elif row.content > first.content:
+            others.append(row)

@@ -14,6 +14,7 @@ CONVERSIONS = LedgerTable(
     insert="insert_conversions",
     find_new="find_new_conversions",
     replace="replace_conversions",
+    keep_refused="keep_refused_conversions",
 )
 
 ATTRIBUTION_COUNTS = Counter(

@@ -41,21 +41,26 @@ class Outcome:
     """What writing came to, by index of the event; an event in neither set had nothing to add.
 
     `unchanged` are those whose rows were all there already; `changed`, asked for only where something is unchanged,
-    answers those that added or changed a row.
+    answers those that added or changed a row. `refused` counts contents that do not stand, and were not known yet.
     """
 
     unchanged: frozenset[int] | set[int] = frozenset()
     changed: Callable[[], set[int]] = _nothing
+    refused: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Plan(Generic[E]):
-    """Rows that some events ask for, one an event at most, sorted by key; each ends with its source id and offset."""
+    """Rows that some events ask for, one an event at most, sorted by key; each ends with its source id and offset.
+
+    `others` are those of the same keys that do not stand against them.
+    """
 
     facts: Facts[E]
     rows: Sequence[tuple[Any, ...]]
+    others: Sequence[tuple[Any, ...]] = ()
 
-    def outcome(self, known: Collection[tuple[Any, ...]], key_size: int) -> Outcome:
+    def outcome(self, known: Collection[tuple[Any, ...]], key_size: int, refused: int = 0) -> Outcome:
         """What writing the rows came to, but for those of the known keys: these were there already."""
         everything = set(range(len(self.facts.events)))
         if not known and len(self.rows) == len(everything):
@@ -63,7 +68,7 @@ class Plan(Generic[E]):
         sources = {tuple(row[-2:]) for row in self.rows if row[:key_size] not in known}
         pairs = zip(self.facts.source_ids, self.facts.offsets, strict=True)
         changed = {index for index, source in enumerate(pairs) if source in sources}
-        return Outcome(unchanged=everything - changed, changed=lambda: changed)
+        return Outcome(unchanged=everything - changed, changed=lambda: changed, refused=refused)
 
 
 class Handler(Protocol):

@@ -17,6 +17,7 @@ import asyncpg
 
 from counterfoil.database.binary_copy import EncodeRows, binary_copy
 from counterfoil.database.connection import Connection
+from counterfoil.database.facts import Outcome, Plan
 from counterfoil.database.queries import sql
 from counterfoil.database.turns import TURNS
 
@@ -40,7 +41,7 @@ class LedgerTable:
     A row is a tuple in the order of `columns`, its key the first `key_size` values, and the first `deciding` values say
     whether it stands against one of the same key. `insert` and `replace` answer the keys that they changed, `find_new`
     those that either would change; `replace` is None where the first that came stands. `encode` is there where rows are
-    so many that asyncpg's encoding is too dear.
+    so many that asyncpg's encoding is too dear. `keep_refused` keeps what does not stand, where money hangs on it.
     """
 
     table: str
@@ -51,6 +52,7 @@ class LedgerTable:
     find_new: str
     replace: str | None
     encode: EncodeRows | None = None
+    keep_refused: str | None = None
 
 
 class Ledger:
@@ -62,6 +64,7 @@ class Ledger:
         self._older: set[int] = set()
         self._merges_due = 0
         self._replaying = False
+        self._replaced = 0
         self._key = _key_getter(table.key_size)
 
     async def write(self, connection: Connection, rows: Sequence[Row]) -> set[Key]:
@@ -79,6 +82,24 @@ class Ledger:
             unchanged = await self._write(connection, rows, hashes)
         self._remember(hashes)
         return unchanged
+
+    async def write_plan(self, connection: Connection, plan: Plan[Any]) -> Outcome:
+        """Write a plan's rows, and keep what does not stand; the caller owns the transaction."""
+        self._replaced = 0
+        known = await self.write(connection, plan.rows)
+        size = self.table.key_size
+        doubtful = [*(row for row in plan.rows if row[:size] in known), *plan.others]
+        return plan.outcome(known, size, await self._refuse(connection, doubtful))
+
+    async def _refuse(self, connection: Connection, rows: Sequence[Row]) -> int:
+        """Keep those of some written rows whose content does not stand; how many that are, with those just replaced."""
+        if self.table.keep_refused is None:
+            return 0
+        if not rows:
+            return self._replaced
+        return self._replaced + len(
+            await connection.fetch(sql(self.table.keep_refused), *_columns(rows, len(self.table.columns)))
+        )
 
     async def _write(self, connection: Connection, rows: Sequence[Row], hashes: list[int]) -> set[Key]:
         unchanged = await self._unchanged(connection, self._seen_of_late(rows, hashes))
@@ -153,6 +174,7 @@ class Ledger:
         if not rows or self.table.replace is None:
             return set()
         changed = await connection.fetch(sql(self.table.replace), *_columns(rows, len(self.table.columns)))
+        self._replaced += len(changed)
         return {tuple(record) for record in changed}
 
     def _remember(self, hashes: Iterable[int]) -> None:

@@ -52,6 +52,8 @@ def view_order(report: Report) -> Iterator[Section]:
     yield Section("Coupon usages", [_usage(row) for row in report["coupon_usages"]])
     yield Section("Promo uses", [_promo_use(row) for row in report["promo_uses"]])
     yield Section("Refunds", [_refund(row) for row in report["refunds"]])
+    if report["refused_facts"]:
+        yield Section("Told once more, and refused", [_refused_fact(row) for row in report["refused_facts"]])
     if (cancellation := report["cancellation"]) is not None:
         yield Section("Cancellation", [_cancellation(cancellation)])
     if (total := report["order_total"]) is not None:
@@ -105,6 +107,17 @@ def _refund(row: Row) -> Row:
         "refund": row["refund_id"],
         "amount": money_cell(row, "amount"),
         "verdict": REFUND_REFUSED[row["refused_as"]],
+        "source": row["source"],
+    }
+
+
+def _refused_fact(row: Row) -> Row:
+    content = {name: value for name, value in row["content"].items() if value is not None}
+    return {
+        "event": row["event"],
+        "of": row["of_what"],
+        "content": ", ".join(f"{name} {value}" for name, value in content.items()),
+        "verdict": "refused: the earlier content stands, then the smaller",
         "source": row["source"],
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from decimal import Decimal
 
 from counterfoil.database.connection import Connection
@@ -12,6 +13,7 @@ FACTS = (
     "coupon_usages",
     "promo_uses",
     "refunds",
+    "refused_facts",
     "cancellation",
     "order_total",
     "attribution",
@@ -27,6 +29,10 @@ async def explain_order(connection: Connection, order_id: str, _span: Span) -> R
         "coupon_usages": await fetch_rows(connection, "explain_usages_of_order", order_id),
         "promo_uses": await fetch_rows(connection, "explain_promo_uses_of_order", order_id),
         "refunds": await fetch_rows(connection, "explain_refunds", order_id),
+        "refused_facts": [
+            row | {"content": json.loads(row["content"])}
+            for row in await fetch_rows(connection, "explain_refused_facts", order_id)
+        ],
         "cancellation": await fetch_row(connection, "explain_cancellation", order_id),
         "order_total": await fetch_row(connection, "explain_order_total", order_id),
         "attribution": await fetch_row(connection, "explain_attribution", order_id),

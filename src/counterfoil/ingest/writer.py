@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -40,10 +40,14 @@ class Planned:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What a committed transaction did: an account of each partition, and the partitions that are another worker's."""
+    """What a committed transaction did: an account of each partition, and the partitions that are another worker's.
+
+    `refused` counts by topic the contents that do not stand against another of the same fact.
+    """
 
     accounts: tuple[Account, ...]
     stale: frozenset[Partition]
+    refused: dict[str, int] = field(default_factory=dict)
 
 
 class Writer:
@@ -118,14 +122,15 @@ class Writer:
             batch = batch.without(stale)
             planned = await self.plan(batch)
         accounts = [_account(chunks) for chunks in batch.by_partition().values()]
+        refused: dict[str, int] = {}
         if accounts:
             await self._park(connection, batch, positions.cluster_id)
-            duplicates = await self._record(connection, planned)
+            duplicates = await self._record(connection, planned, refused)
             for account in accounts:
                 account.duplicates = duplicates.get(account.partition, 0)
             await positions.advance(connection, accounts)
         await transaction.commit()
-        return Written(tuple(accounts), stale)
+        return Written(tuple(accounts), stale, refused)
 
     async def _park(self, connection: Connection, batch: Batch, cluster_id: str) -> None:
         malformed = [m for chunk in batch.chunks for m in chunk.malformed]
@@ -133,7 +138,9 @@ class Writer:
             await dead_letters.park(connection, cluster_id, malformed)
 
     @staticmethod
-    async def _record(connection: Connection, planned: Planned) -> dict[Partition, int]:
+    async def _record(
+        connection: Connection, planned: Planned, refused: dict[str, int]
+    ) -> dict[Partition, int]:
         """Let the slices write; partition → how many of its records changed nothing."""
         found: dict[Partition, int] = {}
         if len(planned.steps) > 1:  # of a single one the triggers see to it
@@ -142,7 +149,9 @@ class Writer:
                 [lock for _, steps in planned.steps for handler, _ in steps for lock in handler.locks],
             )
         for chunks, steps in planned.steps:
-            duplicates = await write_steps(connection, steps)
+            duplicates, count = await write_steps(connection, steps)
+            if count:
+                refused[chunks[0].partition.topic] = count
             start = 0
             for chunk in chunks if duplicates else ():
                 stop = start + len(chunk.events)
@@ -175,14 +184,17 @@ async def plan_events(route: Route, facts: Facts[Any]) -> list[Step]:
     return [(handler, await handler.plan(facts)) for handler in route.handlers]
 
 
-async def write_steps(connection: Connection, steps: Sequence[Step]) -> set[int]:
-    """Let slices write what they planned of the same events; answers the indexes of the duplicates.
+async def write_steps(connection: Connection, steps: Sequence[Step]) -> tuple[set[int], int]:
+    """Let slices write what they planned of the same events; the indexes of the duplicates, and the contents refused.
 
     A duplicate is an event that had something to say to some slice and changed nothing in any.
     """
     outcomes = [await handler.write(connection, plan) for handler, plan in steps]
     unchanged = {index for outcome in outcomes for index in outcome.unchanged}
-    return unchanged.difference(*(outcome.changed() for outcome in outcomes)) if unchanged else unchanged
+    duplicates = (
+        unchanged.difference(*(outcome.changed() for outcome in outcomes)) if unchanged else unchanged
+    )
+    return duplicates, sum(outcome.refused for outcome in outcomes)
 
 
 def _account(chunks: Sequence[Chunk]) -> Account:

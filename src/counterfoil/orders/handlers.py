@@ -62,11 +62,11 @@ class RecordRefunds:
 
     async def plan(self, facts: Facts[OrderRefunded]) -> Plan[OrderRefunded]:
         """The rows of these refunds."""
-        return Plan(facts, refunds(facts))
+        return refunds(facts)
 
     async def write(self, connection: Connection, plan: Plan[OrderRefunded]) -> Outcome:
         """Write refunds."""
-        return plan.outcome(await self.ledger.write(connection, plan.rows), REFUNDS.key_size)
+        return await self.ledger.write_plan(connection, plan)
 
 
 class RecordOrderTotals:
@@ -83,7 +83,7 @@ class RecordOrderTotals:
 
     async def write(self, connection: Connection, plan: Plan[OrderPlaced]) -> Outcome:
         """Write totals; an order without codes has nothing to say here."""
-        found = plan.outcome(await self.ledger.write(connection, plan.rows), TOTALS.key_size)
+        found = await self.ledger.write_plan(connection, plan)
         silent = {index for index, order in enumerate(plan.facts.events) if not order.codes}
         changed = found.changed() - silent
         return Outcome(unchanged=found.unchanged - silent, changed=lambda: changed)

@@ -7,7 +7,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import NamedTuple
 
-from counterfoil.database.facts import Facts
+from counterfoil.database.facts import Facts, Plan
 from counterfoil.events import OrderCanceled, OrderPlaced, OrderRefunded
 
 
@@ -38,9 +38,10 @@ class RefundRow(NamedTuple):
         return self.occurred_at, self.amount, self.currency or ""
 
 
-def refunds(facts: Facts[OrderRefunded]) -> list[RefundRow]:
-    """The refunds that stand, sorted by key."""
+def refunds(facts: Facts[OrderRefunded]) -> Plan[OrderRefunded]:
+    """The refunds that stand, sorted by key, and the others beside."""
     rows: dict[tuple[str, str], RefundRow] = {}
+    others: list[RefundRow] = []
     for event, source_id, offset in zip(facts.events, facts.source_ids, facts.offsets, strict=True):
         row = RefundRow(
             event.order_id, event.refund_id, event.timestamp, event.amount, event.currency, source_id, offset
@@ -48,7 +49,10 @@ def refunds(facts: Facts[OrderRefunded]) -> list[RefundRow]:
         first = rows.setdefault(row[:2], row)
         if row.content < first.content:
             rows[row[:2]] = row
-    return [rows[key] for key in sorted(rows)]
+            others.append(first)
+        elif row.content > first.content:
+            others.append(row)
+    return Plan(facts, [rows[key] for key in sorted(rows)], others)  # same lock order in every worker
 
 
 class TotalRow(NamedTuple):

@@ -13,6 +13,7 @@ REFUNDS = LedgerTable(
     insert="insert_order_refunds",
     find_new="find_new_order_refunds",
     replace="replace_order_refunds",
+    keep_refused="keep_refused_order_refunds",
 )
 
 TOTALS = LedgerTable(

@@ -41,6 +41,9 @@ class Metrics:
         )
         self.normalised = counter("normalised", "values stored otherwise than sent", "topic", "field")
         self.dead_letters = counter("dead_letters", "records parked, by the rule they broke", "topic", "kind")
+        self.refused_facts = counter(
+            "refused_facts", "contents that do not stand against another of the same fact", "topic"
+        )
         self.stale_assignments = counter(
             "stale_assignments", "batches dropped: another worker owns the partition"
         )
