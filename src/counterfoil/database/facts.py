@@ -64,7 +64,7 @@ class Plan(Generic[E]):
         """What writing the rows came to, but for those of the known keys: these were there already."""
         everything = set(range(len(self.facts.events)))
         if not known and len(self.rows) == len(everything):
-            return Outcome(changed=lambda: everything)
+            return Outcome(changed=lambda: everything, refused=refused)
         sources = {tuple(row[-2:]) for row in self.rows if row[:key_size] not in known}
         pairs = zip(self.facts.source_ids, self.facts.offsets, strict=True)
         changed = {index for index, source in enumerate(pairs) if source in sources}
