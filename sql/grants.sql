@@ -40,9 +40,11 @@ GRANT SELECT, INSERT ON
   affiliate_status_changes,
   program_rates,
   default_rates,
-  refused_facts,
-  settlements_due
+  refused_facts
 TO counterfoil_worker;
+
+-- its own transaction's, which is the column's default
+GRANT SELECT, INSERT (order_ids) ON settlements_due TO counterfoil_worker;
 
 -- no ledger: whose coupon a code is, now
 GRANT SELECT, INSERT, UPDATE, DELETE ON affiliate_coupon_owners TO counterfoil_worker;
@@ -61,17 +63,6 @@ GRANT SELECT ON
   deployment_keys,
   aff_clicks_default
 TO counterfoil_worker;
-
-REVOKE EXECUTE ON FUNCTION
-  hold_orders(text[]),
-  settle_orders(text[]),
-  hold_daily(text[], date[], text[]),
-  drop_empty_daily(text[], date[], text[]),
-  approve_commissions(integer),
-  pay_commissions(text, text, text, text),
-  clear_blanks_of_commissions(text[]),
-  find_partners_of_commissions(text[])
-FROM PUBLIC;
 
 GRANT EXECUTE ON FUNCTION
   make_click_partitions(integer),

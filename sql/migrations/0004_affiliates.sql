@@ -178,26 +178,31 @@ CREATE FUNCTION fold_clicks_inserted() RETURNS trigger LANGUAGE plpgsql SET sear
 SET plan_cache_mode = force_custom_plan SET enable_seqscan = off SET enable_bitmapscan = off
 SET enable_hashjoin = off SET enable_mergejoin = off SET enable_sort = off AS $$
 DECLARE
+  first_day date;
+  months date[];
   month date;
   next_month date;
 BEGIN
-  PERFORM refuse_closed_click(min(occurred_at)) FROM inserted;
   IF current_setting('counterfoil.clicks_recounted', true) = 'on' THEN
+    PERFORM refuse_closed_click(min(occurred_at)) FROM inserted;
     PERFORM recount_clicks(array_agg(pixel_id), array_agg(day)) FROM (SELECT DISTINCT pixel_id, day FROM inserted) AS days
     HAVING count(*) > 0;
     RETURN NULL;
   END IF;
 
-  INSERT INTO affiliate_daily AS d (pixel_id, day, clicks, bot_clicks)
-  SELECT pixel_id, day, count(*) FILTER (WHERE NOT is_bot), count(*) FILTER (WHERE is_bot)
-  FROM inserted GROUP BY pixel_id, day ORDER BY pixel_id, day
-  ON CONFLICT (pixel_id, day, currency) DO UPDATE
-  SET clicks = d.clicks + excluded.clicks, bot_clicks = d.bot_clicks + excluded.bot_clicks, updated_at = excluded.updated_at;
+  WITH counted AS (
+    INSERT INTO affiliate_daily AS d (pixel_id, day, clicks, bot_clicks)
+    SELECT pixel_id, day, count(*) FILTER (WHERE NOT is_bot), count(*) FILTER (WHERE is_bot)
+    FROM inserted GROUP BY pixel_id, day ORDER BY pixel_id, day
+    ON CONFLICT (pixel_id, day, currency) DO UPDATE
+    SET clicks = d.clicks + excluded.clicks, bot_clicks = d.bot_clicks + excluded.bot_clicks, updated_at = excluded.updated_at
+    RETURNING day
+  )
+  SELECT min(day), array_agg(DISTINCT date_trunc('month', day::timestamp)::date) INTO first_day, months FROM counted;
+  PERFORM refuse_closed_click(first_day::timestamp AT TIME ZONE 'UTC');  -- a closing ends where a day does
 
-  FOR month, next_month IN
-    SELECT DISTINCT date_trunc('month', day::timestamp)::date, (date_trunc('month', day::timestamp) + interval '1 month')::date
-    FROM (SELECT DISTINCT day FROM inserted) AS days
-  LOOP
+  FOREACH month IN ARRAY coalesce(months, '{}') LOOP
+    next_month := month + interval '1 month';
     UPDATE affiliate_daily AS d
     SET unique_clicks = d.unique_clicks + n.visitors
     FROM (

@@ -134,6 +134,8 @@ CREATE TRIGGER lock_before_change BEFORE INSERT OR UPDATE OR DELETE ON program_r
   FOR EACH STATEMENT EXECUTE FUNCTION lock_attributions_exclusive();
 CREATE TRIGGER lock_before_change BEFORE INSERT OR UPDATE OR DELETE ON default_rates
   FOR EACH STATEMENT EXECUTE FUNCTION lock_attributions_exclusive();
+CREATE TRIGGER lock_before_change BEFORE INSERT OR UPDATE OF commission_percent ON programs
+  FOR EACH STATEMENT EXECUTE FUNCTION lock_attributions_exclusive();
 
 
 -- Users: each has a default partner, the one that he has been given or one of his own.
@@ -238,6 +240,21 @@ BEGIN
     SELECT id, commission_percent FROM programs WHERE id = ANY (ids) ORDER BY id;
   END IF;
   RETURN NULL;
+END $$;
+
+-- Keep what the service says of a program, from now on, unless it said the same last: looked at after the lock.
+CREATE FUNCTION keep_program_rate(program text, said numeric)
+RETURNS bigint LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+DECLARE
+  added bigint;
+BEGIN
+  PERFORM pg_advisory_xact_lock(3087, 2);
+  INSERT INTO program_rates (program_id, percent, source)
+  SELECT program, said, 'api'
+  WHERE said IS DISTINCT FROM (
+    SELECT percent FROM program_rates WHERE program_id = program AND source = 'api' ORDER BY valid_from DESC, id DESC LIMIT 1)
+  RETURNING id INTO added;
+  RETURN added;
 END $$;
 
 CREATE TRIGGER show_inserted AFTER INSERT ON program_rates REFERENCING NEW TABLE AS changed

@@ -1,22 +1,28 @@
 -- name: drift_of_aff_attributions
 -- Attributions that are not what their order's facts say, a row missing or too many included.
-WITH orders AS (
+WITH pages AS (
   SELECT array_agg(order_id) AS ids FROM (
-    SELECT order_id FROM conversions UNION SELECT order_id FROM order_totals UNION SELECT order_id FROM aff_attributions
-  ) AS known
+    SELECT order_id, row_number() OVER (ORDER BY order_id) / 10000 AS page FROM (
+      SELECT order_id FROM conversions UNION SELECT order_id FROM order_totals UNION SELECT order_id FROM aff_attributions
+    ) AS known
+  ) AS numbered GROUP BY page
 ), compared AS (
   SELECT coalesce(t.order_id, a.order_id) AS key, v.*
-  FROM orders, order_targets(orders.ids) AS t
+  FROM (SELECT t.* FROM pages, LATERAL order_targets(pages.ids) AS t) AS t
   FULL JOIN aff_attributions AS a ON a.order_id = t.order_id
   CROSS JOIN LATERAL (VALUES
     ('beneficiary', a.beneficiary, t.beneficiary),
+    ('origin', a.origin, t.origin),
+    ('code', a.code, t.code),
+    ('link_id', a.link_id, t.link_id),
+    ('rate_source', a.rate_source, t.rate_source),
     ('pixel_id', a.pixel_id, t.pixel_id),
     ('partner_id', a.partner_id, t.partner_id),
     ('program_id', a.program_id, t.program_id),
     ('currency', a.currency, t.currency),
     ('revenue', a.revenue::text, t.revenue::numeric(20,6)::text),
     ('refunded', a.refunded::text, t.refunded::numeric(20,6)::text),
-    ('commission', a.commission::text, t.earnings::numeric(20,6)::text),
+    ('commission', a.commission::text, t.earnings::numeric(38,6)::text),
     ('reversed', (a.status = 'reversed')::text, (t.canceled_at IS NOT NULL)::text),
     ('occurred_at', a.occurred_at::text, t.occurred_at::text)
   ) AS v(counter, stored, counted)
@@ -32,14 +38,16 @@ SELECT count(*) FROM aff_attributions;
 
 -- name: drift_of_commissions
 -- Orders for which what is posted to somebody in a currency does not come to what is owed.
-WITH orders AS (
+WITH pages AS (
   SELECT array_agg(order_id) AS ids FROM (
-    SELECT order_id FROM conversions UNION SELECT order_id FROM order_totals UNION SELECT order_id FROM commissions
-  ) AS known
+    SELECT order_id, row_number() OVER (ORDER BY order_id) / 10000 AS page FROM (
+      SELECT order_id FROM conversions UNION SELECT order_id FROM order_totals UNION SELECT order_id FROM commissions
+    ) AS known
+  ) AS numbered GROUP BY page
 ), differing AS (
   SELECT d.order_id, d.beneficiary, d.currency, sum(d.amount) AS amount, sum(d.earnings) AS earnings
-  FROM orders, commission_differences(
-    (SELECT coalesce(array_agg(t), '{}') FROM order_targets(orders.ids) AS t), orders.ids) AS d
+  FROM pages, LATERAL commission_differences(
+    (SELECT coalesce(array_agg(t), '{}') FROM order_targets(pages.ids) AS t), pages.ids) AS d
   GROUP BY 1, 2, 3
 ), posted AS (
   SELECT d.*, coalesce(sum(c.amount), 0) AS posted_amount, coalesce(sum(c.earnings), 0) AS posted_earnings
@@ -118,3 +126,19 @@ SELECT count(*) FROM affiliate_daily WHERE currency <> '';
 -- Let pending commissions become payable whose holding period is over, of 5,000 orders at most; answers how many.
 -- $1 days
 SELECT approve_commissions($1);
+
+-- name: drift_of_payouts
+-- Payouts whose amount is not the sum of the commissions that they paid; a person must say which of the two is right.
+SELECT p.id::text AS key, 'amount' AS counter, p.amount::text AS stored, coalesce(sum(c.earnings), 0)::numeric(38,6)::text AS counted
+FROM payouts AS p LEFT JOIN commissions AS c ON c.payout_id = p.id AND c.partner_id = p.partner_id AND c.currency = p.currency
+GROUP BY p.id HAVING p.amount <> coalesce(sum(c.earnings), 0)
+ORDER BY p.id;
+
+-- name: leave_payout
+-- A payout is not repaired: it says what was paid.
+-- $1 payout
+SELECT FROM payouts WHERE id = $1::text::bigint;
+
+-- name: count_payouts
+-- How many payouts there are to verify.
+SELECT count(*) FROM payouts;

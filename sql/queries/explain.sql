@@ -146,7 +146,7 @@ CROSS JOIN LATERAL (VALUES
   ('currency', a.currency, t.currency),
   ('revenue', a.revenue::text, t.revenue::numeric(20,6)::text),
   ('refunded', a.refunded::text, t.refunded::numeric(20,6)::text),
-  ('commission', a.commission::text, t.earnings::numeric(20,6)::text),
+  ('commission', a.commission::text, t.earnings::numeric(38,6)::text),
   ('reversed', (a.status = 'reversed')::text, (t.order_id IS NOT NULL AND t.canceled_at IS NOT NULL)::text),
   ('occurred_at', a.occurred_at::text, t.occurred_at::text)
 ) AS v(counter, stored, counted)

@@ -84,14 +84,10 @@ WHERE p.rate_checked_at IS NULL OR p.rate_checked_at < now() - $1::interval
 ORDER BY random()
 LIMIT $2;
 
--- name: insert_program_rate
--- Add what the service says of a program, from now on, unless it said the same last; no row comes back then.
+-- name: keep_program_rate
+-- Add what the service says of a program, from now on, unless it said the same last; answers null then.
 -- $1 program id, $2 percent
-INSERT INTO program_rates (program_id, percent, source)
-SELECT $1, $2, 'api'
-WHERE $2::numeric IS DISTINCT FROM (
-  SELECT percent FROM program_rates WHERE program_id = $1 AND source = 'api' ORDER BY valid_from DESC, id DESC LIMIT 1)
-RETURNING id;
+SELECT keep_program_rate($1, $2);
 
 -- name: mark_rates_checked
 -- Remember when the service was asked about programs.

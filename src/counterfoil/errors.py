@@ -45,7 +45,11 @@ class TransientFailure(CounterfoilError):
 
 
 class PoisonRecord(CounterfoilError):
-    """The database refuses what a record says."""
+    """The database refuses what a record says; `kind` is what it is parked as."""
+
+    def __init__(self, reason: str, kind: str = "database") -> None:
+        super().__init__(reason)
+        self.kind = kind
 
 
 class HaltingFailure(CounterfoilError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from counterfoil.clicks.handlers import RecordClicks
 from counterfoil.clicks.store import CLICK_COUNTS
 from counterfoil.conversions.handlers import RecordConversions
-from counterfoil.conversions.store import ATTRIBUTION_COUNTS, COMMISSION_COUNTS, DAILY_CONVERSIONS
+from counterfoil.conversions.store import ATTRIBUTION_COUNTS, COMMISSION_COUNTS, DAILY_CONVERSIONS, PAYOUTS
 from counterfoil.coupons.handlers import RecordCouponUsages
 from counterfoil.coupons.store import COUPON_COUNTS
 from counterfoil.database.facts import Handler
@@ -23,6 +23,7 @@ COUNTERS = (
     CLICK_COUNTS,
     ATTRIBUTION_COUNTS,
     COMMISSION_COUNTS,
+    PAYOUTS,
     DAILY_CONVERSIONS,
 )
 """Every table of counters, for `verify`."""

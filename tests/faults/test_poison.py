@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncpg
 import pytest
 
-from support.factories import an_order, order_ids, orders
+from support.factories import a_click, a_conversion, an_order, order_ids, orders
 from support.ledgers import account, assert_accounts_close, counted, dead_letters, everything_is_read
 from support.servers import StartWorker
 from support.stream import Stream
+from support.waiting import eventually
 
 pytestmark = pytest.mark.kafka
 
@@ -50,6 +51,29 @@ async def test_poison_in_several_partitions_is_parked_and_the_rest_counts(
 
     assert await counted(db) == {"SPRING": 300}
     assert sorted(letter["key"] for letter in await dead_letters(db)) == sorted(m.key for m in poison)
+    await assert_accounts_close(db, stream)
+
+
+async def test_a_click_of_a_month_that_is_closed_is_parked_as_such_and_its_neighbours_are_written(
+    stream: Stream, db: asyncpg.Connection, start_worker: StartWorker
+) -> None:
+    await stream.create(partitions=1)
+    await start_worker(stream.kafka, retention_days_clicks=30)
+    await eventually(lambda: db.fetchval("SELECT closed_before FROM ledger_bounds"))
+    late = a_click("p1", click_id="late", timestamp="2020-05-05T12:00:00Z")
+    await stream.publish(*(a_click("p1") for _ in range(137)), late, *(a_click("p1") for _ in range(162)),
+                         topic=stream.clicks)  # fmt: skip
+    await stream.publish(*(a_conversion(order_id) for order_id in order_ids(20)), topic=stream.conversions)
+    await everything_is_read(db, stream)
+
+    (letter,) = await dead_letters(db)
+    assert (letter["topic"], letter["offset"], letter["value"]) == (stream.clicks, 137, late.value)
+    assert (letter["error_kind"], letter["error"]) == ("before_retention", "23514 before_retention")
+    assert await db.fetchval("SELECT sum(clicks) FROM affiliate_daily") == 299
+    assert await db.fetchval("SELECT count(*) FROM aff_clicks WHERE click_id = 'late'") == 0
+    assert await db.fetchval("SELECT sum(conversions) FROM affiliate_daily") == 20
+    found = await account(db, stream.clicks)
+    assert (found.applied, found.dead) == (299, 1)
     await assert_accounts_close(db, stream)
 
 

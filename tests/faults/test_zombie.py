@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncpg
 import pytest
 
+from counterfoil.settings import DEFAULT_TOPICS
 from support.factories import order_ids, orders
 from support.ledgers import (
     account,
@@ -14,16 +15,15 @@ from support.ledgers import (
     blocked_backends,
     everything_is_read,
 )
-from support.probes import NOT_LISTENING, metric
+from support.probes import NOT_LISTENING, holds, metric
 from support.servers import StartWorker
 from support.stream import Stream
 from support.waiting import eventually
-from support.worker import Worker
 
 pytestmark = pytest.mark.kafka
 
-ALL = 6
-"""The partitions of both topics."""
+ALL = 3 * len(DEFAULT_TOPICS)
+"""The partitions of every topic."""
 
 
 async def test_a_stopped_workers_partitions_go_on_and_it_rejoins_without_counting_twice(
@@ -98,12 +98,6 @@ async def test_a_zombie_that_wakes_in_time_commits_and_its_successors_batch_is_f
     found = await account(db, stream.placed)
     assert (found.applied, found.duplicates) == (500, 0)
     await assert_accounts_close(db, stream)
-
-
-async def holds(worker: Worker, partitions: int) -> bool:
-    """Whether the group has given this worker so many partitions, and it has read their positions."""
-    _, body = await worker.get("/metrics")
-    return body.count("\ncounterfoil_lag_records{") == partitions
 
 
 async def both_wait(db: asyncpg.Connection) -> bool:

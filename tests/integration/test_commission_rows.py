@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from counterfoil.database.counters import find_drift, repair
 from counterfoil.routing import COUNTERS
-from support.postgres_ledgers import connections
+from support.postgres_ledgers import connections, waits_for_a_lock
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
 LATER = AT + timedelta(days=1)
@@ -226,6 +226,35 @@ async def test_the_currencies_are_those_of_iso_4217(db):
     assert stored == {c.code: c.exponent for c in iso4217.Currency if c.exponent is not None}
 
 
+LARGEST = "99999999999999.999999"
+"""Of one event's amounts; rounded to cents it is more than any."""
+
+
+@pytest.mark.parametrize("commission", [{}, {"commission": LARGEST}], ids=["by rate", "its own"])
+@pytest.mark.parametrize("revenue", [LARGEST, "0.000001"])
+async def test_the_largest_amounts_are_settled_refunded_and_canceled(shop, revenue, commission):
+    await shop.execute("INSERT INTO default_rates (percent, valid_from) VALUES (100, $1)", AT)
+    await convert(shop, revenue=revenue, **commission)
+    owed = Decimal("1e14") if commission or revenue == LARGEST else Decimal(0)
+    assert await shop.fetchval("SELECT commission FROM aff_attributions") == owed
+    assert await find_drift(shop, COUNTERS) == []
+    await refund(shop, LARGEST)
+    await cancel(shop)
+    assert await shop.fetchval("SELECT sum(earnings) FROM commissions") == 0
+    assert await find_drift(shop, COUNTERS) == []
+
+
+async def test_a_cancellation_takes_back_imported_rows_whatever_they_come_to(shop):
+    for _ in range(3):
+        await shop.execute(
+            """INSERT INTO commissions (partner_id, link_id, order_id, amount, earnings, currency)
+               VALUES ('px', 'l', '1', $1, $1, 'USD')""",
+            Decimal(LARGEST),
+        )
+    await cancel(shop)
+    assert await shop.fetchval("SELECT sum(earnings) FROM commissions") == 0
+
+
 # Paying
 
 
@@ -325,6 +354,26 @@ async def test_a_payout_and_a_cancellation_at_once_leave_no_paid_row_without_its
     assert paid + payable_now == 10
 
 
+async def test_a_row_approved_by_hand_during_a_payout_waits_for_the_next_one(shop, database_url):
+    """What is marked as paid is what was summed, row for row."""
+    await payable(shop)
+    await shop.execute(
+        """INSERT INTO commissions (partner_id, order_id, amount, earnings, currency, status)
+           VALUES ('px', '1', 1, 1, 'USD', 'pending')"""
+    )
+    async with connections(database_url, 2) as (one, other):
+        held = one.transaction()
+        await held.start()
+        await one.execute("LOCK TABLE payouts IN SHARE MODE")  # the payout has its sum, and waits
+        paying = asyncio.create_task(pay(other))
+        await waits_for_a_lock(shop, other, kind="relation")
+        await shop.execute("UPDATE commissions SET status = 'approved' WHERE origin = 'manual'")
+        await held.commit()
+        payout = await paying
+    of_rows = await shop.fetchval("SELECT sum(earnings) FROM commissions WHERE payout_id = $1", payout)
+    assert await shop.fetchval("SELECT amount FROM payouts") == of_rows
+
+
 # By hand
 
 
@@ -348,6 +397,129 @@ async def test_a_conversion_of_an_imported_order_pays_nothing_twice(shop):
     )
     await convert(shop, "old", "80", pixel=None, link="l9")
     assert await rows(shop, "old") == [("sale", "imported", 8, "paid")]
+
+
+async def test_an_order_imported_in_two_rows_loses_its_refund_in_proportion(shop):
+    await shop.execute(
+        """INSERT INTO commissions (order_id, partner_id, link_id, amount, earnings, currency, status)
+           VALUES ('old', 'px', 'l8', 60, 6, 'USD', 'paid'), ('old', 'px', 'l9', 40, 4, 'USD', 'paid')"""
+    )
+    await refund(shop, "50", order_id="old")
+    assert sorted((await rows(shop, "old"))[2:], key=lambda row: row[2]) == [
+        ("reversal", "refunded", -3, "approved"),
+        ("reversal", "refunded", -2, "approved"),
+    ]
+
+
+async def test_an_imported_row_that_is_corrected_by_hand_is_settled_anew(shop):
+    await shop.execute(
+        """INSERT INTO commissions (order_id, partner_id, link_id, amount, earnings, currency)
+           VALUES ('old', 'px', 'l9', 80, 8, 'USD')"""
+    )
+    await refund(shop, "40", order_id="old")
+    await shop.execute("UPDATE commissions SET earnings = 16 WHERE origin = 'manual'")
+    assert sum(row[2] for row in await rows(shop, "old")) == 8
+    await shop.execute("DELETE FROM commissions WHERE origin = 'manual'")
+    assert sum(row[2] for row in await rows(shop, "old")) == 0
+    assert await find_drift(shop, COUNTERS) == []
+
+
+async def test_an_imported_order_that_loses_its_attribution_keeps_what_was_imported(shop):
+    await shop.execute(
+        """INSERT INTO commissions (order_id, partner_id, link_id, amount, earnings, currency)
+           VALUES ('old', 'px', 'l9', 80, 8, 'USD')"""
+    )
+    await convert(shop, "old", "100")
+    assert (await rows(shop, "old"))[1:] == [
+        ("reversal", "moved", -8, "canceled"),
+        ("sale", "conversion", 10, "pending"),
+    ]
+    await shop.execute("DELETE FROM conversions")
+    assert [row[1] for row in await rows(shop, "old")][3:] == ["withdrawn", "corrected"]
+    assert sum(row[2] for row in await rows(shop, "old")) == 8
+
+
+@pytest.mark.parametrize("origin", ["manual", "settled"])
+@pytest.mark.parametrize("cause", ["canceled#1", "canceled", "#", "canceled#99999999999999999999", ""])
+async def test_a_cause_that_was_written_by_hand_is_in_nobodys_way(shop, cause, origin):
+    await shop.execute(
+        """INSERT INTO commissions (order_id, beneficiary, kind, cause, origin, amount, earnings, currency)
+           VALUES ('1', 'pixel:p1', 'reversal', $1, $2, 0, 0, 'USD')""",
+        cause,
+        origin,
+    )
+    await convert(shop)
+    await cancel(shop)
+    assert sum(row[2] for row in await rows(shop)) == 0
+
+
+async def test_thousands_of_statements_in_a_transaction_are_settled_once(shop):
+    async with shop.transaction():
+        for number in range(3_000):
+            await convert(shop, f"{number}")
+        began = asyncio.get_running_loop().time()
+        await shop.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        took_s = asyncio.get_running_loop().time() - began
+    assert await shop.fetchval("SELECT sum(earnings) FROM commissions") == 30_000
+    assert took_s < 5
+
+
+@pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
+async def test_an_old_snapshot_is_refused(shop, level):
+    """It would not see the status, the link or the refund that its own locks have just waited for."""
+    with pytest.raises(asyncpg.FeatureNotSupportedError):
+        await shop.execute(
+            f"""BEGIN ISOLATION LEVEL {level};
+                INSERT INTO order_refunds (order_id, refund_id, amount) VALUES ('1', 'r', 1); COMMIT"""
+        )
+    await shop.execute("ROLLBACK")
+
+
+@pytest.mark.parametrize(
+    "by_hand",
+    [
+        "DELETE FROM commissions",
+        "UPDATE commissions SET earnings = 1",
+        "UPDATE commissions SET status = 'approved'",
+        "UPDATE commissions SET payout_id = NULL",
+        "UPDATE commissions SET partner_id = 'other'",
+    ],
+)
+async def test_what_was_paid_stands(shop, by_hand):
+    await payable(shop)
+    await pay(shop)
+    with pytest.raises(asyncpg.RestrictViolationError) as refused:
+        await shop.execute(by_hand)
+    assert refused.value.constraint_name == "paid_rows_stand"
+
+
+async def test_a_payout_that_was_changed_is_drift_that_a_person_must_judge(shop):
+    await payable(shop)
+    await pay(shop)
+    await shop.execute("UPDATE payouts SET amount = 11")
+    drift = await find_drift(shop, COUNTERS)
+    assert [(d.table, d.counter, d.stored, d.counted) for d in drift] == [
+        ("payouts", "amount", "11.000000", "10.000000")
+    ]
+    await repair(shop, COUNTERS, drift)
+    assert await find_drift(shop, COUNTERS) == drift
+
+
+async def test_the_status_of_an_attribution_follows_its_commissions(shop):
+    await payable(shop)
+    await pay(shop)
+    await refund(shop, "30")
+    assert await shop.fetchval("SELECT status FROM aff_attributions") == "approved"  # a clawback is open
+    await cancel(shop)
+    await shop.execute("DELETE FROM order_cancellations")
+    assert await shop.fetchval("SELECT status FROM aff_attributions") == "approved"
+
+
+async def test_a_link_of_no_pixel_that_the_conversion_names_is_its_link(shop):
+    await link(shop, "l1", partner="px")
+    await convert(shop, link="l1")
+    row = await shop.fetchrow("SELECT * FROM commissions")
+    assert (row["beneficiary"], row["partner_id"], row["link_id"]) == ("pixel:p1", "px", "l1")
 
 
 @pytest.mark.parametrize("table", ["links", "commissions", "partner_users", "program_enrollments"])

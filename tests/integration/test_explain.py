@@ -752,9 +752,9 @@ async def test_a_payout_that_is_not_the_sum_of_its_rows_is_said(shop, report):
     await a_link(shop, partner="px")
     await a_claim(shop)
     payout = await paid(shop)
-    await shop.execute("UPDATE commissions SET earnings = 9")
+    await shop.execute("UPDATE payouts SET amount = 9")
     assert (await report("partner", "px"))["drift"] == [
-        {"counter": f"payout {payout}", "stored": "10.00", "counted": "9.00"}
+        {"counter": f"payout {payout}", "stored": "9.00", "counted": "10.00"}
     ]
 
 

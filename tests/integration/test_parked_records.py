@@ -14,7 +14,7 @@ from counterfoil.ingest import dead_letters
 from counterfoil.ingest.records import Malformed, headers_from_json
 from counterfoil.ingest.retry import Retried, retry_dead_letter
 from counterfoil.routing import routes
-from support.builders import NOON, a_promotion, a_record, an_order
+from support.builders import NOON, a_click_event, a_promotion, a_record, an_order
 from support.postgres_ledgers import a_promo_code, connections, coupon_counts, promo_counts, waits_for_a_lock
 from support.postgres_road import CLUSTER, plain_settings
 
@@ -129,6 +129,15 @@ async def test_a_retried_record_that_the_database_refuses_is_refused_and_leaves_
         letter_id, "refused", "23514 no_such_bonus"
     )
     assert await coupon_counts(db) == {}
+
+
+async def test_a_retried_click_older_than_its_ledger_is_refused_under_a_kind_of_its_own(db):
+    await db.execute("INSERT INTO ledger_bounds VALUES ('aff_clicks', '2026-04-01Z')")
+    letter_id = await parked(db, a_click_event(click_id="1").to_json(), topic="click")
+    assert await retry_dead_letter(db, letter_id, KNOWN) == Retried(
+        letter_id, "refused", "23514 before_retention"
+    )
+    assert (await letter(db, letter_id))["error_kind"] == "before_retention"
 
 
 async def test_a_record_that_is_resolved_or_unknown_is_gone(db):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import random
 from datetime import UTC, datetime
 from decimal import Decimal
 
+import asyncpg
 import pytest
 
 from counterfoil.database.counters import find_drift
@@ -15,7 +17,7 @@ from counterfoil.ingest.partitions import Partition
 from counterfoil.routing import COUNTERS
 from support.attribution_model import World, model, stored
 from support.builders import a_record
-from support.postgres_ledgers import connections
+from support.postgres_ledgers import connections, waits_for_a_lock
 from support.postgres_road import plain_settings, scribes
 from support.waiting import eventually
 
@@ -47,6 +49,7 @@ PAIRS = {
            VALUES ('l', 'https://a.com', 'a_1', 'u', 'p2')""",
     ),
     "an order and its coupon's owner": (f"{USAGE}; {TOTAL}", OWNER),
+    "an order's total and another of its codes": (f"{OWNER}; {TOTAL}", USAGE),
     "an order by coupon and a status": (f"{OWNER}; {USAGE}; {TOTAL}", FACTS["a status"]),
     "an order by coupon and a conversion": (f"{OWNER}; {USAGE}; {TOTAL}", FACTS["an earlier conversion"]),
     "an order by coupon and a link": (f"{OWNER}; {USAGE}; {TOTAL}", FACTS["a link"]),
@@ -95,6 +98,47 @@ async def test_facts_in_two_open_transactions_meet(db_with_a_rate, database_url,
     found = await outcome(db)
     assert len(found.attributions) == 1
     assert len([entry for entry in found.posted.values() if any(entry)]) <= 1
+
+
+@pytest.mark.parametrize(
+    ("by_hand", "by_us"),
+    [
+        (
+            "UPDATE affiliates SET status = 'paused'",
+            "INSERT INTO affiliate_status_changes (pixel_id, status) VALUES ('p1', 'paused')",
+        ),
+        (
+            "UPDATE affiliates SET pixel_id = 'p2'",
+            "INSERT INTO affiliate_status_changes (pixel_id, status) VALUES ('p1', 'paused')",
+        ),
+        (
+            "INSERT INTO affiliates (handle, name, pixel_id) VALUES ('i', 'I', 'p2')",
+            """INSERT INTO affiliates (handle, name, pixel_id) VALUES ('i', 'I', 'p2') ON CONFLICT DO NOTHING""",
+        ),
+        (
+            "UPDATE programs SET commission_percent = 5",
+            "INSERT INTO program_rates (program_id, percent) VALUES ('a_1', 6)",
+        ),
+        (
+            "INSERT INTO programs (id, base_domain, commission_percent) VALUES ('b_1', 'b.com', 5)",
+            "INSERT INTO programs (id, base_domain) VALUES ('b_1', 'b.com') ON CONFLICT DO NOTHING",
+        ),
+    ],
+)
+async def test_what_is_set_by_hand_and_what_we_set_wait_in_one_order(db, database_url, by_hand, by_us):
+    """We hold the lock before we touch a row; whoever writes the row by hand gets the lock first as well."""
+    await db.execute("INSERT INTO affiliates (handle, name, pixel_id) VALUES ('h', 'H', 'p1')")
+    await db.execute("INSERT INTO programs (id, base_domain, commission_percent) VALUES ('a_1', 'a.com', 1)")
+    async with connections(database_url, 2) as (hand, we):
+        opened = we.transaction()
+        await opened.start()
+        await we.execute("SELECT pg_advisory_xact_lock(3087, 2)")
+        meeting = asyncio.create_task(hand.execute(by_hand))
+        await waits_for_a_lock(db, hand, kind="advisory")
+        await we.execute(by_us)
+        await opened.commit()
+        with contextlib.suppress(asyncpg.UniqueViolationError):
+            await meeting
 
 
 def documents(count: int, seed: int) -> list[dict]:

@@ -161,6 +161,16 @@ async def test_a_worker_that_migrates_on_start_finds_nothing_due(roles):
     assert await migrate(roles[1]) == []
 
 
+async def test_nobody_may_run_what_runs_as_the_owner(worker_db):
+    """A trigger function among them would run its owner's rights over a table of anybody's own making."""
+    open_to_all = await worker_db.fetch(
+        """SELECT p.oid::regprocedure::text FROM pg_proc AS p
+           WHERE p.prosecdef AND p.pronamespace = current_schema()::regnamespace
+             AND (p.proacl IS NULL OR EXISTS (SELECT FROM aclexplode(p.proacl) WHERE grantee = 0))"""
+    )
+    assert open_to_all == []
+
+
 def test_the_grants_name_every_table():
     granted = (sql_folder() / "grants.sql").read_text(encoding="utf-8")
     assert [table for table in TABLES if not re.search(rf"\b{table}\b", granted)] == []

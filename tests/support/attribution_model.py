@@ -215,7 +215,7 @@ def _link_of(claim: Claim, outcome: Outcome) -> tuple[str | None, str | None, st
         if named is None:
             return claim.link, None, None, None
         return claim.link, named[4], named[3], named[5]
-    if named is None or named[4] != claim.pixel:
+    if named is None or named[4] not in {None, claim.pixel}:
         own = sorted((c[0], link_id) for link_id, c in outcome.links.items() if c[4] == claim.pixel)
         if not own:
             return None, claim.pixel, None, None

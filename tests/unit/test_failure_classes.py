@@ -91,5 +91,14 @@ def test_a_refused_value_is_named_by_its_constraint_and_never_quoted():
     assert str(classify(of_state("22P02"))) == "22P02 InvalidTextRepresentationError"
 
 
+@pytest.mark.parametrize(
+    ("constraint", "kind"), [("before_retention", "before_retention"), ("order_id_not_blank", "database")]
+)
+def test_a_record_that_is_older_than_its_ledger_is_parked_under_a_kind_of_its_own(constraint, kind):
+    error = asyncpg.PostgresError.new({"C": "23514", "M": "refused", "n": constraint})
+    assert classify(error).kind == kind
+    assert classify(of_state("22003")).kind == "database"
+
+
 def test_the_message_of_an_outage_stays_on_one_line():
     assert str(classify(OSError("first\nsecond\r\n third"))) == "OSError: first second third"

@@ -59,6 +59,7 @@ class ScriptedWriter:
         self.attempts = 0
         self.written: list[list[int]] = []
         self.parked: list[int] = []
+        self.kinds: set[str] = set()
         self.gate = asyncio.Event()
         self.gate.set()
 
@@ -74,6 +75,7 @@ class ScriptedWriter:
         if self.poison & {offset for chunk in batch.chunks for offset in chunk.offsets}:
             raise PoisonRecord("23514 some_constraint")
         self.parked += [m.record.offset for chunk in batch.chunks for m in chunk.malformed]
+        self.kinds |= {m.kind for chunk in batch.chunks for m in chunk.malformed}
         self.written.append([record.offset for chunk in batch.chunks for record in chunk.records])
         accounts = [
             Account(partition, chunks[0].first_offset, chunks[-1].next_offset)
@@ -264,6 +266,16 @@ async def test_an_outage_while_poison_is_isolated_parks_no_good_record():
         assert await road.settled()
     assert road.writer.parked == [5]
     assert road.offsets == list(range(8))
+
+
+@pytest.mark.parametrize("kind", ["database", "before_retention"])
+async def test_a_refused_record_is_parked_under_the_kind_of_its_refusal(kind):
+    async with a_road() as road:
+        road.writer.failures = [PoisonRecord("23514 some_constraint", kind)]
+        await road.pipeline.take(poll(0))
+        assert await road.settled()
+    assert road.writer.kinds == {kind}
+    assert road.metrics.value("dead_letters_total", {"topic": PLACED.topic, "kind": kind}) == 1
 
 
 async def test_a_refused_record_that_cannot_be_parked_halts():

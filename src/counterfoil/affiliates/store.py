@@ -15,7 +15,7 @@ from counterfoil.affiliates.rules import Tally, by_day, totals
 from counterfoil.api.requests import ACTOR
 from counterfoil.api.writing import Amount, Time, amount_text, camel_case, time_text
 from counterfoil.database.connection import Connection
-from counterfoil.database.locks import ATTRIBUTIONS_EXCLUSIVE, ATTRIBUTIONS_SHARED, ORDERS_EXCLUSIVE, hold
+from counterfoil.database.locks import ATTRIBUTIONS_EXCLUSIVE, ORDERS_EXCLUSIVE, hold
 from counterfoil.database.queries import sql
 from counterfoil.errors import RequestError
 
@@ -165,9 +165,9 @@ async def change_affiliate(
 
 async def hold_ledgers(connection: Connection, *, status: bool, coupons: bool) -> None:
     """Take what the change of a status or of coupons needs, before anything else in the caller's transaction."""
-    for_status = (ATTRIBUTIONS_EXCLUSIVE,) if status else ()
-    for_coupons = (ORDERS_EXCLUSIVE, ATTRIBUTIONS_SHARED) if coupons else ()
-    await hold(connection, (*for_status, *for_coupons))
+    orders = (ORDERS_EXCLUSIVE,) if coupons else ()
+    attributions = (ATTRIBUTIONS_EXCLUSIVE,) if status or coupons else ()
+    await hold(connection, (*orders, *attributions))
 
 
 async def set_coupons(connection: Connection, pixel_id: str, codes: Sequence[str]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 import asyncpg
 import msgspec
@@ -15,6 +15,7 @@ from uuid_utils import uuid7
 from counterfoil.api.auth import FORMS, PUBLIC
 from counterfoil.api.clients import Client
 from counterfoil.api.cross_origin import CROSS_ORIGIN
+from counterfoil.api.problems import invalid_field
 from counterfoil.api.reporting import Publisher, read_event, report
 from counterfoil.api.requests import connection_of, takes
 from counterfoil.api.writing import Amount
@@ -26,6 +27,9 @@ from counterfoil.events.click import MAX_USER_AGENT
 from counterfoil.settings import Settings
 
 PATH = "/api/affiliates/track"
+
+LONGEST_DELAY = timedelta(days=1)
+"""How late a page may report its click: a browser that was closed sends it when it is opened again."""
 
 
 class ClickReport(Struct, rename="camel"):
@@ -83,6 +87,8 @@ async def track_click(
 ) -> TrackedClick:
     """Publish a click; a repeat with the same click id and timestamp is the same click."""
     click = with_visitor(read_event(decode_click, body, settings), client)
+    if not client.is_platform:
+        refuse_old(click)
     click_id = click.click_id or str(uuid7())
     await report(publisher, msgspec.structs.replace(click, click_id=click_id))
     return TrackedClick(click_id)
@@ -101,6 +107,14 @@ async def track_conversion(
         await refuse_converted(connection, conversion.order_id, conversion.timestamp)
     await report(publisher, conversion)
     return TrackedConversion(conversion.order_id)
+
+
+def refuse_old(click: Click) -> None:
+    """Raise 422 for a click of long ago: who needs no token must not write into days that are past."""
+    if click.timestamp < datetime.now(UTC) - LONGEST_DELAY:
+        raise invalid_field(
+            "timestamp", "must be of the last 24 hours; only the platform may tell of older clicks"
+        )
 
 
 def with_visitor(click: Click, client: Client) -> Click:

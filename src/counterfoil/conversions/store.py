@@ -33,6 +33,14 @@ COMMISSION_COUNTS = Counter(
     size="count_commissions",
 )
 
+PAYOUTS = Counter(
+    table="payouts",
+    drift="drift_of_payouts",
+    lock="leave_payout",
+    recount="leave_payout",
+    size="count_payouts",
+)
+
 DAILY_CONVERSIONS = Counter(
     table="affiliate_daily (conversions)",
     drift="drift_of_daily_conversions",

@@ -16,6 +16,9 @@ POISON_CLASSES = ("22", "23")
 OUR_OWN_CONSTRAINTS = frozenset({"account_closes", "account_not_negative"})
 """What only a bug of ours can violate, whatever the record says."""
 
+REFUSALS_WITH_A_KIND = frozenset({"before_retention"})
+"""Constraints that refuse what is right in itself: such a record is parked under their name."""
+
 ENCODING_ERRORS = (asyncpg.DataError, OverflowError, UnicodeError)
 """What asyncpg raises for a value that it cannot send."""
 
@@ -51,5 +54,6 @@ def _by_state(state: str, error: asyncpg.PostgresError) -> Failure:
     constraint = getattr(error, "constraint_name", None)
     if state.startswith(POISON_CLASSES) and constraint not in OUR_OWN_CONSTRAINTS:
         # the message of these classes may quote values; the constraint's name does not
-        return PoisonRecord(f"{state} {constraint or type(error).__name__}")
+        kind = constraint if constraint in REFUSALS_WITH_A_KIND else "database"
+        return PoisonRecord(f"{state} {constraint or type(error).__name__}", kind)
     return HaltingFailure(f"{state} {one_line(error)}")

@@ -294,10 +294,10 @@ class Pipeline:
                 for half in batch.halves():
                     await self._write(await self.writer.plan(half))
             else:
-                await self._park_refused(batch, str(error))
+                await self._park_refused(batch, error)
 
-    async def _park_refused(self, batch: Batch, reason: str) -> None:
-        chunk = batch.chunks[0]
+    async def _park_refused(self, batch: Batch, refusal: PoisonRecord) -> None:
+        chunk, reason = batch.chunks[0], str(refusal)
         log.warning(
             "record_refused_by_database",
             topic=chunk.partition.topic,
@@ -306,7 +306,7 @@ class Pipeline:
             reason=reason,
         )
         try:
-            await self._write_patiently(Planned(Batch([chunk.parked("database", reason)]), ()))
+            await self._write_patiently(Planned(Batch([chunk.parked(refusal.kind, reason)]), ()))
         except PoisonRecord as error:
             raise HaltingFailure(f"a refused record cannot be parked: {error}") from error
 
@@ -343,6 +343,8 @@ class Pipeline:
             self._lost(partition)
         for account in written.accounts:
             self._account(account)
+        for topic, count in written.refused.items():
+            self.metrics.refused_facts.labels(topic).inc(count)
         for chunk in batch.chunks:
             if chunk.partition not in written.stale:
                 for malformed in chunk.malformed:

@@ -18,7 +18,7 @@ from counterfoil.ingest.partitions import Partition
 from counterfoil.ingest.positions import find_or_create_source
 from counterfoil.ingest.records import StoredRecord, headers_from_json, milliseconds_of, origin_of
 from counterfoil.ingest.routes import Route
-from counterfoil.ingest.writer import plan_events, write_steps
+from counterfoil.ingest.writer import hold_locks, plan_events, write_steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ async def retry_dead_letter(
     except Exception as error:
         failure = classify(error)
         if isinstance(failure, PoisonRecord):
-            return await _refuse(connection, letter_id, "database", str(failure))
+            return await _refuse(connection, letter_id, failure.kind, str(failure))
         raise failure from error
 
 
@@ -65,7 +65,8 @@ async def _retry(
         origin = origin_of(row["cluster_id"], record)
         facts = Facts([event], [source_id], [record.offset], lambda _: origin)
         steps = await plan_events(route, facts)
-        duplicates = await write_steps(connection, steps)
+        await hold_locks(connection, steps)
+        duplicates, _ = await write_steps(connection, steps)
         outcome = "duplicate" if duplicates else "applied"
         await connection.execute(sql("resolve_dead_letter"), letter_id, outcome)
         return Retried(letter_id, outcome)

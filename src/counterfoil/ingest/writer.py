@@ -143,11 +143,7 @@ class Writer:
     ) -> dict[Partition, int]:
         """Let the slices write; partition → how many of its records changed nothing."""
         found: dict[Partition, int] = {}
-        if len(planned.steps) > 1:  # of a single one the triggers see to it
-            await locks.hold(
-                connection,
-                [lock for _, steps in planned.steps for handler, _ in steps for lock in handler.locks],
-            )
+        await hold_locks(connection, [step for _, steps in planned.steps for step in steps])
         for chunks, steps in planned.steps:
             duplicates, count = await write_steps(connection, steps)
             if count:
@@ -182,6 +178,13 @@ def _origin(chunks: Sequence[Chunk], index: int) -> str:
 async def plan_events(route: Route, facts: Facts[Any]) -> list[Step]:
     """What each slice of a route will write of these events."""
     return [(handler, await handler.plan(facts)) for handler in route.handlers]
+
+
+async def hold_locks(connection: Connection, steps: Sequence[Step]) -> None:
+    """Take the locks of all steps before the first writes; where there is only one, its trigger is in time."""
+    wanted = locks.strongest(lock for handler, _ in steps for lock in handler.locks)
+    if len(wanted) > 1:
+        await locks.hold(connection, wanted)
 
 
 async def write_steps(connection: Connection, steps: Sequence[Step]) -> tuple[set[int], int]:

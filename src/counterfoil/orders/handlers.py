@@ -25,7 +25,7 @@ class Cancellations(NamedTuple):
 class RecordCancellations:
     """An order is canceled once, at the earliest time that is told."""
 
-    locks: ClassVar[tuple[Lock, ...]] = (ORDERS_EXCLUSIVE,)
+    locks: ClassVar[tuple[Lock, ...]] = (ORDERS_EXCLUSIVE, ATTRIBUTIONS_SHARED)
 
     async def plan(self, facts: Facts[OrderCanceled]) -> Cancellations:
         """Which of these cancellations stand."""

@@ -20,6 +20,7 @@ PIXEL = "550e8400-e29b-41d4-a716-446655440000"
 BODY = {"pixelId": PIXEL, "landingPage": "/products/widget-pro", "referrer": "https://techblog.example.com"}
 SALE = {"pixelId": PIXEL, "orderId": "ORD-1", "revenue": 99.99, "commission": 9.99}
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+HOUR_AGO = datetime.now(UTC) - timedelta(hours=1)
 
 
 @pytest.fixture
@@ -77,12 +78,12 @@ async def test_a_click_in_snake_case_with_an_id_and_a_time_keeps_them(visitor, k
         "click_id": "c-1",
         "link_id": 7,
         "landing_page": "/",
-        "timestamp": "2026-03-01T12:00:00Z",
+        "timestamp": HOUR_AGO.isoformat(),
     }
     replies = [await visitor.post(CLICK, body), await visitor.post(CLICK, body)]
     assert {reply.body for reply in replies} == {b'{"clickId":"c-1","success":true}'}
     assert kept.events[0] == kept.events[1]
-    assert (kept.events[0].timestamp, kept.events[0].link_id) == (NOON, "7")
+    assert (kept.events[0].timestamp, kept.events[0].link_id) == (HOUR_AGO, "7")
 
 
 async def test_of_two_spellings_the_one_that_says_something_counts(visitor, kept) -> None:
@@ -105,6 +106,11 @@ async def test_the_platform_may_speak_for_its_visitor(platform, kept) -> None:
     await platform.post(CLICK, BODY, user_agent="node")
     found = [(click.ip_address, click.user_agent) for click in kept.events]
     assert found == [("198.51.100.1", "Real"), ("198.51.100.2", None), ("127.0.0.1", "node")]
+
+
+async def test_the_platform_may_tell_of_older_clicks(platform, kept) -> None:
+    assert (await platform.post(CLICK, BODY | {"timestamp": NOON.isoformat()})).status == 202
+    assert kept.events[0].timestamp == NOON
 
 
 async def test_a_trusted_proxy_says_whose_click_it_is(serve, kept) -> None:
@@ -131,6 +137,7 @@ async def test_a_trusted_proxy_says_whose_click_it_is(serve, kept) -> None:
         ({"timestamp": "2026-03-01"}, "timestamp"),
         ({"timestamp": 1e400}, "timestamp"),
         ({"timestamp": "1999-01-01T00:00:00Z"}, "timestamp"),
+        ({"timestamp": (datetime.now(UTC) - timedelta(hours=25)).isoformat()}, "timestamp"),
         ({"timestamp": (datetime.now(UTC) + timedelta(days=2)).isoformat()}, "timestamp"),
     ],
 )
