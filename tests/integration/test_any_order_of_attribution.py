@@ -66,9 +66,17 @@ link_events = event(
     {"link_id": links, "url": st.sampled_from(BASES)},
     {"user_id": users, "partner_id": st.sampled_from(["px", "pn_u1"]), "pixel_id": pixels},
 )
-clicks = event(
-    "click",
-    {"click_id": st.sampled_from(["c1", "c2", "c3", "c4"]), "pixel_id": st.just("p1")},
+AGENTS = ["Mozilla/5.0 (X11; Linux x86_64)", "Googlebot/2.1", None]
+clicks = st.builds(
+    lambda number: {  # one id and time, one content: of two the first that came would stand
+        "topic": "click",
+        "click_id": f"c{number}",
+        "timestamp": TIMES[number % len(TIMES)],
+        "pixel_id": f"p{number % 2 + 1}",
+        **({"ip_address": f"203.0.113.{number % 3}"} if number % 4 else {}),
+        **({"user_agent": agent} if (agent := AGENTS[number % 3]) else {}),
+    },
+    st.integers(0, 23),
 )
 facts = st.lists(
     st.one_of(
@@ -182,6 +190,11 @@ def a_document(dice):
         "order.placed": {"order_id": order_id, "total": amount, "codes": dice.sample("ABC", k=2)},
         "order.refunded": {"order_id": order_id, "refund_id": f"{dice.randrange(3)}", "amount": amount},
         "order.canceled": {"order_id": order_id},
+        "click": {
+            "click_id": f"{dice.random()}",
+            "pixel_id": f"p{dice.randrange(9)}",
+            "user_agent": f"{order_id}",
+        },
         "user.created": {"user_id": f"u{dice.randrange(30)}", "name": dice.choice("xyz")},
         "link.created": {
             "link_id": f"l{dice.randrange(40)}",
@@ -190,5 +203,5 @@ def a_document(dice):
             "pixel_id": f"p{dice.randrange(9)}",
         },
     }
-    topic = dice.choices(list(kinds), weights=[8, 4, 4, 1, 1, 1])[0]
+    topic = dice.choices(list(kinds), weights=[8, 4, 4, 1, 4, 1, 1])[0]
     return {"topic": topic, "timestamp": time, **kinds[topic]}
