@@ -143,7 +143,8 @@ BEGIN
 END $$;
 
 -- Sets days of pixels to what their ledger says: every row is locked first, in order, and counted in a fresh statement.
-CREATE FUNCTION recount_clicks(pixels text[], days date[]) RETURNS void LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+CREATE FUNCTION recount_clicks(pixels text[], days date[]) RETURNS void LANGUAGE plpgsql SET search_path FROM CURRENT
+SET plan_cache_mode = force_custom_plan AS $$  -- one day of a pixel, or very many: a plan for each
 BEGIN
   INSERT INTO affiliate_daily (pixel_id, day)
   SELECT pixel_id, day FROM unnest(pixels, days) AS t(pixel_id, day) ORDER BY pixel_id COLLATE "C", day
@@ -156,7 +157,10 @@ BEGIN
   SET clicks = coalesce(c.clicks, 0), unique_clicks = coalesce(c.unique_clicks, 0),
       bot_clicks = coalesce(c.bot_clicks, 0), updated_at = now()
   FROM unnest(pixels, days) AS t(pixel_id, day)
-  LEFT JOIN LATERAL (SELECT * FROM click_counts AS k WHERE k.pixel_id = t.pixel_id AND k.day = t.day) AS c ON true
+  LEFT JOIN (
+    SELECT * FROM click_counts AS k
+    WHERE k.day = ANY (days) AND k.pixel_id || '' = ANY (pixels)  -- one walk over these days, not one for each pixel
+  ) AS c ON c.pixel_id = t.pixel_id AND c.day = t.day
   WHERE d.pixel_id = t.pixel_id AND d.day = t.day AND d.currency = '';
 END $$;
 

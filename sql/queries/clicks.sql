@@ -46,6 +46,10 @@ SELECT recount_clicks(ARRAY[substr($1::text, strpos($1, '|') + 1)], ARRAY[split_
 -- How many days of pixels there are to verify.
 SELECT count(*) FROM affiliate_daily WHERE currency = '';
 
+-- name: clicks_closed_before
+-- The time up to which the ledger is closed; no row where it is not.
+SELECT closed_before FROM ledger_bounds WHERE ledger = 'aff_clicks';
+
 -- name: visitor_hash_key
 -- The key that visitors are hashed with where the settings name none.
 SELECT key FROM deployment_keys WHERE name = 'visitor_hash';

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from typing import cast
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol, cast
 
 from rich.console import Console
 
+from counterfoil.bench.click_bench import ClickBench
 from counterfoil.bench.contenders import bare_copy, peer
 from counterfoil.bench.exact import account_differences, ledger_differences
 from counterfoil.bench.latency import RATE, measure_latency
 from counterfoil.bench.orders import Order, sample_orders, with_one_code
-from counterfoil.bench.report import Report
+from counterfoil.bench.report import Report, Surroundings
 from counterfoil.bench.sources import Ground, ground, machine
 from counterfoil.bench.worker import WorkerRun, measure
 
@@ -21,14 +24,31 @@ LATENCY_S = 11
 """Seconds of steady publishing; the first warms up."""
 
 
-def run_bench(orders: int, runs: int, as_json: bool) -> int:
-    """Measure and print; 0 when every count was exact, 1 when not, 130 after Ctrl-C.
+class Bench(Protocol):
+    """Passes that fill a report."""
+
+    @property
+    def report(self) -> Surroundings:
+        """What was measured."""
+
+    async def run(self, runs: int) -> None:
+        """All passes, so many times."""
+
+
+MakeBench = Callable[[Ground, Console], Bench]
+
+
+def run_bench(orders: int, clicks: int | None, runs: int, as_json: bool) -> int:
+    """Measure orders, or that many clicks; 0 when every count was exact, 1 when not, 130 after Ctrl-C.
 
     Kafka is the one that the settings name, else the embedded broker; PostgreSQL likewise, in schemas of its own.
     All that it makes is removed at the end.
     """
+    make: MakeBench = (
+        partial(OrderBench, orders=orders) if clicks is None else partial(ClickBench, clicks=clicks)
+    )
     try:
-        report = asyncio.run(_bench(orders, runs))
+        report = asyncio.run(_bench(make, runs))
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except asyncio.CancelledError:
@@ -37,20 +57,20 @@ def run_bench(orders: int, runs: int, as_json: bool) -> int:
     return 1 if report.differences else 0
 
 
-async def _bench(orders: int, runs: int) -> Report:
-    task = cast("asyncio.Task[Report]", asyncio.current_task())
+async def _bench(make: MakeBench, runs: int) -> Surroundings:
+    task = cast("asyncio.Task[Surroundings]", asyncio.current_task())
     for number in (signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     console = Console(stderr=True, highlight=False)
     with console.status("starting") as status:
         async with ground() as made:
-            bench = _Bench(made, console, orders)
+            bench = make(made, console)
             status.update("measuring")
             await bench.run(runs)
             return bench.report
 
 
-class _Bench:
+class OrderBench:
     """The passes of a bench; each has a schema of its own, and what it counted is compared before that goes."""
 
     def __init__(self, made: Ground, console: Console, orders: int) -> None:

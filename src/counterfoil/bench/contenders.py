@@ -11,8 +11,11 @@ from typing import Any
 import asyncpg
 from faststream.kafka import KafkaBroker
 
+from counterfoil.bench.clicks import Click
 from counterfoil.bench.orders import Order
 from counterfoil.bench.sources import Ground
+from counterfoil.clicks.rules import ClickRow, network_of
+from counterfoil.clicks.store import CLICKS
 from counterfoil.database.pool import create_pool
 from counterfoil.kafka.connection import faststream_security
 
@@ -37,6 +40,37 @@ async def bare_copy(ground: Ground, orders: Sequence[Order]) -> float:
 def _rows(orders: Sequence[Order], start: int) -> list[Row]:
     some = orders[start : start + COPY_ROWS]
     return sorted((o.order_id, o.code, o.placed_at, 1, start + number) for number, o in enumerate(some))
+
+
+async def bare_clicks(ground: Ground, clicks: Sequence[Click]) -> float:
+    """Rows a second of binary COPY, 5,000 sorted rows each, into the ledger of clicks without its triggers."""
+    connection = ground.connection
+    await connection.execute("ALTER TABLE aff_clicks DISABLE TRIGGER USER")
+    batches = [_click_rows(clicks, start) for start in range(0, len(clicks), COPY_ROWS)]
+    began = time.perf_counter()
+    for rows in batches:
+        await connection.copy_records_to_table(CLICKS.table, records=rows, columns=CLICKS.columns)
+    return len(clicks) / (time.perf_counter() - began)
+
+
+def _click_rows(clicks: Sequence[Click], start: int) -> list[ClickRow]:
+    return sorted(
+        (
+            click.click_id,
+            click.clicked_at,
+            click.pixel_id,
+            None,
+            network_of(click.ip_address),
+            click.user_agent,
+            "https://blog.example/2026/11/ten-bags-for-winter",
+            "https://shop.example/products/the-bag?utm_source=blog",
+            hash((click.ip_address, click.user_agent)),
+            False,
+            1,
+            start + number,
+        )
+        for number, click in enumerate(clicks[start : start + COPY_ROWS])
+    )
 
 
 async def peer(ground: Ground, schema: str, topic: str, group: str, orders: int) -> float:

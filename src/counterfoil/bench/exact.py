@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from counterfoil.bench.clicks import Click, daily_counts
 from counterfoil.bench.orders import Order
 from counterfoil.bench.sources import Ground
 from counterfoil.database.counters import find_drift
@@ -26,6 +27,21 @@ async def ledger_differences(
         found = await ground.connection.fetch(f"SELECT code, times_used FROM {coupons}")  # noqa: S608
         if {row["code"]: row["times_used"] for row in found} != Counter(order.code for order in orders):
             wrong.append(f"{coupons}: the counts by code are not those of the orders")
+    return wrong
+
+
+async def click_differences(ground: Ground, clicks: Sequence[Click], *, counted: bool = True) -> list[str]:
+    """Where the ledger, or the days that are counted from it, are not those of the clicks."""
+    wrong = []
+    rows = await ground.connection.fetchval("SELECT count(*) FROM aff_clicks")
+    if rows != len(clicks):
+        wrong.append(f"aff_clicks: {len(clicks):,} clicks, {rows:,} rows")
+    if counted:
+        found = await ground.connection.fetch(
+            "SELECT pixel_id, day, clicks, unique_clicks, bot_clicks FROM affiliate_daily"
+        )
+        if {tuple(row)[:2]: tuple(row)[2:] for row in found} != daily_counts(clicks):
+            wrong.append("affiliate_daily: the counts by pixel and day are not those of the clicks")
     return wrong
 
 

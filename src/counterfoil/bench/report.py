@@ -14,49 +14,19 @@ from counterfoil.bench.latency import RATE, Latency
 from counterfoil.bench.worker import WorkerRun
 
 
-@dataclass
-class Report:
-    """The runs of each contender, in records a second, and everything beside them that a reader needs."""
+@dataclass(kw_only=True)
+class Surroundings:
+    """What every bench tells beside its figures."""
 
-    orders: int
-    peer_orders: int
     machine: dict[str, object]
     kafka: str
     postgres: str
     postgres_settings: dict[str, str]
-    copy: list[float] = field(default_factory=list)
-    peer: list[float] = field(default_factory=list)
-    worker: list[WorkerRun] = field(default_factory=list)
-    duplicates: list[WorkerRun] = field(default_factory=list)
-    hot_code: list[WorkerRun] = field(default_factory=list)
-    latency: Latency | None = None
     differences: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, object]:
-        """The whole, for JSON; rates are records a second, medians beside their runs."""
-        worker, copy, peer = _rate(self.worker), median(self.copy), median(self.peer)
-        return {
-            "machine": self.machine,
-            "kafka": self.kafka,
-            "postgresql": {"server": self.postgres, "settings": self.postgres_settings},
-            "orders": self.orders,
-            "peer_orders": self.peer_orders,
-            "runs": len(self.worker),
-            "worker": _passes(self.worker),
-            "duplicates": _passes(self.duplicates),
-            "hot_code": _passes(self.hot_code),
-            "copy": {"per_second": round(copy), "runs": [round(rate) for rate in self.copy]},
-            "peer": {"per_second": round(peer), "runs": [round(rate) for rate in self.peer]},
-            "ratios": {
-                "worker_to_copy": round(worker / copy, 3),
-                "worker_to_peer": round(worker / peer, 1),
-                "duplicates_to_worker": round(_rate(self.duplicates) / worker, 3),
-                "hot_code_to_worker": round(_rate(self.hot_code) / worker, 3),
-            },
-            "latency": self.latency and {"per_second": RATE} | _rounded(asdict(self.latency)),
-            "exact": not self.differences,
-            "differences": self.differences,
-        }
+        """The whole, for JSON."""
+        raise NotImplementedError
 
     def print(self, *, as_json: bool) -> None:
         """To standard output."""
@@ -66,8 +36,60 @@ class Report:
             self._print_table()
 
     def _print_table(self) -> None:
+        raise NotImplementedError
+
+    def _print_surroundings(self, console: Console) -> None:
+        settings = ", ".join(f"{name} {value}" for name, value in self.postgres_settings.items())
+        console.print(f"{self.kafka} · {self.postgres} ({settings})", soft_wrap=True)
+        console.print(" · ".join(f"{name} {value}" for name, value in self.machine.items()), soft_wrap=True)
+        for line in self.differences:
+            console.print(f"NOT EXACT  {line}", style="bold red", markup=False)
+        if not self.differences:
+            console.print("every count was exact", style="green")
+
+
+@dataclass(kw_only=True)
+class Report(Surroundings):
+    """The runs of each contender, in records a second."""
+
+    orders: int
+    peer_orders: int
+    copy: list[float] = field(default_factory=list)
+    peer: list[float] = field(default_factory=list)
+    worker: list[WorkerRun] = field(default_factory=list)
+    duplicates: list[WorkerRun] = field(default_factory=list)
+    hot_code: list[WorkerRun] = field(default_factory=list)
+    latency: Latency | None = None
+
+    def as_dict(self) -> dict[str, object]:
+        """The whole, for JSON; rates are records a second, medians beside their runs."""
+        worker, copy, peer = rate_of(self.worker), median(self.copy), median(self.peer)
+        return {
+            "machine": self.machine,
+            "kafka": self.kafka,
+            "postgresql": {"server": self.postgres, "settings": self.postgres_settings},
+            "orders": self.orders,
+            "peer_orders": self.peer_orders,
+            "runs": len(self.worker),
+            "worker": passes(self.worker),
+            "duplicates": passes(self.duplicates),
+            "hot_code": passes(self.hot_code),
+            "copy": rates(self.copy),
+            "peer": rates(self.peer),
+            "ratios": {
+                "worker_to_copy": round(worker / copy, 3),
+                "worker_to_peer": round(worker / peer, 1),
+                "duplicates_to_worker": round(rate_of(self.duplicates) / worker, 3),
+                "hot_code_to_worker": round(rate_of(self.hot_code) / worker, 3),
+            },
+            "latency": self.latency and {"per_second": RATE} | _rounded(asdict(self.latency)),
+            "exact": not self.differences,
+            "differences": self.differences,
+        }
+
+    def _print_table(self) -> None:
         console = Console(highlight=False)
-        worker, copy = _rate(self.worker), median(self.copy)
+        worker, copy = rate_of(self.worker), median(self.copy)
         table = Table(
             title=f"{self.orders:,} orders, medians of {len(self.worker)} runs", title_justify="left"
         )
@@ -80,8 +102,8 @@ class Report:
         ):
             table.add_row(
                 name,
-                f"{_rate(runs):,.0f}",
-                f"{_rate(runs) / worker:.0%}",
+                f"{rate_of(runs):,.0f}",
+                f"{rate_of(runs) / worker:.0%}",
                 _said(_median(runs, lambda run: run.cpu_us), ".1f"),
                 _said(_median(runs, lambda run: run.peak_mib), ".0f"),
             )
@@ -97,16 +119,11 @@ class Report:
                 f"publish to row at {RATE:,} a second: p50 {self.latency.p50_ms:.0f} ms, "
                 f"p99 {self.latency.p99_ms:.0f} ms, longest {self.latency.max_ms:.0f} ms"
             )
-        settings = ", ".join(f"{name} {value}" for name, value in self.postgres_settings.items())
-        console.print(f"{self.kafka} · {self.postgres} ({settings})", soft_wrap=True)
-        console.print(" · ".join(f"{name} {value}" for name, value in self.machine.items()), soft_wrap=True)
-        for line in self.differences:
-            console.print(f"NOT EXACT  {line}", style="bold red", markup=False)
-        if not self.differences:
-            console.print("every count was exact", style="green")
+        self._print_surroundings(console)
 
 
-def _rate(runs: list[WorkerRun]) -> float:
+def rate_of(runs: list[WorkerRun]) -> float:
+    """The median, in records a second."""
     return median(run.per_second for run in runs)
 
 
@@ -115,10 +132,16 @@ def _median(runs: list[WorkerRun], value: Callable[[WorkerRun], float | None]) -
     return median(known) if known else None
 
 
-def _passes(runs: list[WorkerRun]) -> dict[str, object]:
+def rates(runs: list[float]) -> dict[str, object]:
+    """A contender without more to it than its rate, for JSON."""
+    return {"per_second": round(median(runs)), "runs": [round(rate) for rate in runs]}
+
+
+def passes(runs: list[WorkerRun]) -> dict[str, object]:
+    """The worker's passes of one kind, for JSON."""
     return _rounded(
         {
-            "per_second": _rate(runs),
+            "per_second": rate_of(runs),
             "cpu_us_per_record": _median(runs, lambda run: run.cpu_us),
             "peak_mib": _median(runs, lambda run: run.peak_mib),
         }

@@ -18,7 +18,7 @@ import asyncpg
 from aiokafka.admin import AIOKafkaAdminClient
 from pydantic import SecretStr
 
-from counterfoil.bench.orders import Order, preload
+from counterfoil.bench.preload import Sample, preload
 from counterfoil.database.migrate import migrate
 from counterfoil.database.pool import connect, database_address
 from counterfoil.embedded.broker import EmbeddedBroker
@@ -52,8 +52,8 @@ class Ground:
     topics: list[str] = field(default_factory=list)
     _schemas: int = 0
 
-    async def topic(self, what: str, orders: Sequence[Order] = ()) -> str:
-        """A new topic of four partitions that holds these orders; its name."""
+    async def topic(self, what: str, samples: Sequence[Sample] = ()) -> str:
+        """A new topic of four partitions that holds these samples; its name."""
         name = f"{self.name}.{what}"
         cluster = Cluster(self.settings)
         try:
@@ -61,7 +61,7 @@ class Ground:
         finally:
             await cluster.close()
         self.topics.append(name)
-        await preload(self.settings, name, PARTITIONS, orders)
+        await preload(self.settings, name, PARTITIONS, samples)
         return name
 
     @contextlib.asynccontextmanager

@@ -19,7 +19,7 @@ from counterfoil.bench.sources import Ground
 from counterfoil.database.pool import database_address
 from counterfoil.embedded.process import ON_LINUX, ServerProcess, last_lines
 from counterfoil.errors import DependencyUnreachable
-from counterfoil.settings import PREFIX
+from counterfoil.settings import PREFIX, topic_setting
 
 LOOK_EVERY_S = 0.02
 JOINS_WITHIN_S = 90.0
@@ -49,14 +49,16 @@ class _Look:
 
 
 @contextlib.asynccontextmanager
-async def worker(ground: Ground, schema: str, topic: str, group: str) -> AsyncIterator[ServerProcess]:
+async def worker(
+    ground: Ground, schema: str, topic: str, group: str, *, event: str = "order.placed"
+) -> AsyncIterator[ServerProcess]:
     """A worker that reads one topic into one schema; asked to end, and killed when it does not."""
     log = ground.folder / f"{group}.log"
     child = ServerProcess(
         [sys.executable, "-m", "counterfoil", "run", "--only", "ingest"],
         log=log,
         death_signal=signal.SIGKILL,
-        environment=_environment(ground, schema, topic, group),
+        environment=_environment(ground, schema, group) | _consuming(event, topic),
     )
     try:
         yield child
@@ -70,9 +72,11 @@ async def worker(ground: Ground, schema: str, topic: str, group: str) -> AsyncIt
         child.stop()
 
 
-async def measure(ground: Ground, schema: str, topic: str, group: str, records: int) -> WorkerRun:
+async def measure(  # noqa: PLR0913 - where, what, and how much
+    ground: Ground, schema: str, topic: str, group: str, records: int, *, event: str = "order.placed"
+) -> WorkerRun:
     """Let a fresh worker read a preloaded topic to its end."""
-    async with worker(ground, schema, topic, group) as child:
+    async with worker(ground, schema, topic, group, event=event) as child:
         first, last = await _first_and_last(ground, child, group, records)
         took = last.at - first.at
         counted = last.accounted - first.accounted
@@ -146,7 +150,7 @@ def _peak_mib(pid: int) -> float | None:
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
-def _environment(ground: Ground, schema: str, topic: str, group: str) -> dict[str, str]:
+def _environment(ground: Ground, schema: str, group: str) -> dict[str, str]:
     settings = ground.settings
     session_ms = int(settings.kafka_session_timeout_ms.total_seconds() * 1000)
     made = {
@@ -155,8 +159,6 @@ def _environment(ground: Ground, schema: str, topic: str, group: str) -> dict[st
         "KAFKA_BOOTSTRAP_SERVERS": settings.kafka_bootstrap_servers,
         "KAFKA_SESSION_TIMEOUT_MS": str(session_ms),
         "CONSUMER_GROUP": group,
-        "CONSUMERS": "order.placed",
-        "TOPIC_ORDER_PLACED": topic,
         "MIGRATE_ON_START": "false",
         "EMBEDDED": "false",
         "HTTP_PORT": "0",
@@ -165,6 +167,11 @@ def _environment(ground: Ground, schema: str, topic: str, group: str) -> dict[st
     }
     given = {name: value for name, value in _given().items() if name.startswith(PREFIX)}
     return given | {f"{PREFIX}{name}": value for name, value in made.items()} | {"PYTHONPATH": _python_path()}
+
+
+def _consuming(event: str, topic: str) -> dict[str, str]:
+    """One topic alone, of one kind of event."""
+    return {f"{PREFIX}CONSUMERS": event, f"{PREFIX}{topic_setting(event).upper()}": topic}
 
 
 def _given() -> Mapping[str, str]:

@@ -161,6 +161,7 @@ async def _refuse_foreign(connection: Connection, schema: str, due: list[Migrati
         )
 
 
+# Partitions are left out: which there are depends on the month.
 _SHAPE = """
 SELECT 'column ' || c.relname || '.' || a.attname || ' ' || format_type(a.atttypid, a.atttypmod)
        || CASE WHEN a.attnotnull THEN ' not null' ELSE '' END || ' ' || coalesce(l.collname, '')
@@ -169,18 +170,20 @@ FROM pg_class AS c
 JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 LEFT JOIN pg_collation AS l ON l.oid = a.attcollation
 LEFT JOIN pg_attrdef AS d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
-WHERE c.relnamespace = to_regnamespace($1) AND c.relkind IN ('r', 'p', 'v')
+WHERE c.relnamespace = to_regnamespace($1) AND c.relkind IN ('r', 'p', 'v') AND NOT c.relispartition
 UNION ALL
 SELECT 'constraint ' || r.relname || '.' || k.conname || ' ' || replace(pg_get_constraintdef(k.oid), $1 || '.', '')
 FROM pg_constraint AS k JOIN pg_class AS r ON r.oid = k.conrelid
-WHERE r.relnamespace = to_regnamespace($1) AND k.contype <> 'n'
+WHERE r.relnamespace = to_regnamespace($1) AND k.contype <> 'n' AND NOT r.relispartition
 UNION ALL
 SELECT 'trigger ' || r.relname || '.' || t.tgname || ' ' || t.tgenabled::text
        || replace(pg_get_triggerdef(t.oid), $1 || '.', '')
 FROM pg_trigger AS t JOIN pg_class AS r ON r.oid = t.tgrelid
-WHERE r.relnamespace = to_regnamespace($1) AND NOT t.tgisinternal
+WHERE r.relnamespace = to_regnamespace($1) AND NOT t.tgisinternal AND NOT r.relispartition
 UNION ALL
-SELECT 'index ' || tablename || ' ' || replace(indexdef, $1 || '.', '') FROM pg_indexes WHERE schemaname = $1
+SELECT 'index ' || r.relname || ' ' || replace(pg_get_indexdef(i.indexrelid), $1 || '.', '')
+FROM pg_index AS i JOIN pg_class AS r ON r.oid = i.indrelid
+WHERE r.relnamespace = to_regnamespace($1) AND NOT r.relispartition
 UNION ALL
 SELECT 'function ' || proname || ' ' || md5(prosrc) FROM pg_proc WHERE pronamespace = to_regnamespace($1)
 """
