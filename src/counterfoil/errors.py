@@ -6,7 +6,7 @@ CounterfoilError
 ├── DependencyUnreachable  Kafka or PostgreSQL cannot be reached: exit 3
 ├── SchemaMismatch       the database's schema is not ours, or not this version's: exit 2
 ├── TransientFailure     the database will be back: the same batch again
-├── PoisonRecord         the database refuses a record's content: bisect, park that one
+├── PoisonRecord         the database refuses a record's content: find it, park that one
 ├── HaltingFailure       our own fault or missing rights: stop loudly, park nothing
 └── RequestError         an HTTP request that is refused, with its status
 """
@@ -45,11 +45,17 @@ class TransientFailure(CounterfoilError):
 
 
 class PoisonRecord(CounterfoilError):
-    """The database refuses what a record says; `kind` is what it is parked as."""
+    """The database refuses what a record says; `kind` is what it is parked as.
 
-    def __init__(self, reason: str, kind: str = "database") -> None:
+    `sources` names the records that are refused, where that is known: (source id, offset) of each.
+    """
+
+    def __init__(
+        self, reason: str, kind: str = "database", sources: frozenset[tuple[int, int]] = frozenset()
+    ) -> None:
         super().__init__(reason)
         self.kind = kind
+        self.sources = sources
 
 
 class HaltingFailure(CounterfoilError):

@@ -68,7 +68,7 @@ async def test_a_click_of_a_month_that_is_closed_is_parked_as_such_and_its_neigh
 
     (letter,) = await dead_letters(db)
     assert (letter["topic"], letter["offset"], letter["value"]) == (stream.clicks, 137, late.value)
-    assert (letter["error_kind"], letter["error"]) == ("before_retention", "23514 before_retention")
+    assert letter["error_kind"] == "before_retention"
     assert await db.fetchval("SELECT sum(clicks) FROM affiliate_daily") == 299
     assert await db.fetchval("SELECT count(*) FROM aff_clicks WHERE click_id = 'late'") == 0
     assert await db.fetchval("SELECT sum(conversions) FROM affiliate_daily") == 20

@@ -17,6 +17,7 @@ from counterfoil.clicks.store import CLICK_COUNTS, CLICKS, COLUMNS, load_visitor
 from counterfoil.database.counters import Drift, count_rows, find_drift, repair
 from counterfoil.database.facts import Facts, Outcome
 from counterfoil.database.ledger import Ledger
+from counterfoil.errors import PoisonRecord
 from counterfoil.ingest.failures import classify
 from counterfoil.settings import IpPolicy
 from support.builders import a_click_event
@@ -763,14 +764,13 @@ async def test_closing_goes_on_where_it_ended(db, some_months):
     assert await find_drift(db, [CLICK_COUNTS]) == []
 
 
-async def test_a_click_older_than_the_closing_is_refused_and_says_so(db, some_months):
+async def test_clicks_older_than_the_closing_are_refused_and_named(db, some_months):
     await close_before(db, THIS_MONTH)
-    with pytest.raises(asyncpg.CheckViolationError) as caught:
-        await Recorder(db).record(
-            [*clicks_of([9]), *clicks_of([9], at=THIS_MONTH - timedelta(microseconds=1))]
-        )
-    assert caught.value.constraint_name == "before_retention"
-    assert str(classify(caught.value)) == "23514 before_retention"
+    late = clicks_of([9, 9], at=THIS_MONTH - timedelta(microseconds=1))
+    with pytest.raises(PoisonRecord) as caught:
+        await Recorder(db).record([*clicks_of([9]), *late])
+    assert (caught.value.kind, caught.value.sources) == ("before_retention", {(1, 1), (1, 2)})
+    assert str(THIS_MONTH.date()) in str(caught.value)
     await Recorder(db).record(clicks_of([9], at=THIS_MONTH))
     assert await find_drift(db, [CLICK_COUNTS]) == []
 
@@ -788,6 +788,7 @@ async def test_nothing_is_put_before_the_closing_by_hand(db, some_months, by_han
     with pytest.raises(asyncpg.CheckViolationError) as caught:
         await db.execute(by_hand)
     assert caught.value.constraint_name == "before_retention"
+    assert classify(caught.value).kind == "before_retention"
 
 
 @pytest.mark.parametrize(

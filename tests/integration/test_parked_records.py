@@ -135,7 +135,7 @@ async def test_a_retried_click_older_than_its_ledger_is_refused_under_a_kind_of_
     await db.execute("INSERT INTO ledger_bounds VALUES ('aff_clicks', '2026-04-01Z')")
     letter_id = await parked(db, a_click_event(click_id="1").to_json(), topic="click")
     assert await retry_dead_letter(db, letter_id, KNOWN) == Retried(
-        letter_id, "refused", "23514 before_retention"
+        letter_id, "refused", "what occurred before 2026-04-01 is closed"
     )
     assert (await letter(db, letter_id))["error_kind"] == "before_retention"
 

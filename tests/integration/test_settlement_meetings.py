@@ -34,6 +34,11 @@ FACTS = {
     "a rate": "INSERT INTO default_rates (percent, valid_from) VALUES (20, '2026-03-01Z')",
     "a status": "INSERT INTO affiliates (handle, name, pixel_id, status) VALUES ('h', 'H', 'p2', 'paused')",
 }
+TWO_WAIT_FOR_ADVISORY_LOCKS = """
+SELECT count(*) = 2 FROM pg_locks
+WHERE locktype = 'advisory' AND NOT granted
+  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
 USAGE = "INSERT INTO affiliate_coupon_usages (order_id, code) VALUES ('1', 'A')"
 TOTAL = "INSERT INTO order_totals (order_id, total, currency) VALUES ('1', 100, 'USD')"
 OWNER = "INSERT INTO affiliate_coupon_owners (code, pixel_id) VALUES ('A', 'p2')"
@@ -139,6 +144,42 @@ async def test_what_is_set_by_hand_and_what_we_set_wait_in_one_order(db, databas
         await opened.commit()
         with contextlib.suppress(asyncpg.UniqueViolationError):
             await meeting
+
+
+@pytest.mark.parametrize(
+    ("facts", "same"),
+    [
+        ({"order.placed": {"order_id": "1", "total": "20", "codes": ["A"]}}, USAGE),
+        (
+            {
+                "order.refunded": {"order_id": "1", "refund_id": "r", "amount": "1"},
+                "conversion": {"order_id": "1", "pixel_id": "p1", "revenue": "10"},
+            },
+            "INSERT INTO order_refunds (order_id, refund_id, amount) VALUES ('1', 'r', 1)",
+        ),
+    ],
+    ids=["an order", "a refund and a conversion"],
+)
+async def test_a_batch_waits_for_its_locks_before_it_writes_what_others_wait_for(
+    db, database_url, facts, same
+):
+    """An operator waits for somebody who shares the lock and comes to wait for our row; so we must not hold it yet."""
+    async with (
+        connections(database_url, 2) as (sharer, operator),
+        scribes(database_url, settings=plain_settings(attribute_by_coupon=True)) as (worker,),
+    ):
+        records = [a_record(0, json.dumps(fact).encode(), topic=topic) for topic, fact in facts.items()]
+        batch = await worker.batch_of(records)
+        shared = sharer.transaction()
+        await shared.start()
+        await sharer.execute("SELECT pg_advisory_xact_lock_shared(3087, 2)")
+        alone = asyncio.create_task(operator.execute("INSERT INTO default_rates (percent) VALUES (5)"))
+        await waits_for_a_lock(db, operator, kind="advisory")
+        writing = asyncio.create_task(worker.write_batch(batch))
+        await eventually(lambda: db.fetchval(TWO_WAIT_FOR_ADVISORY_LOCKS), deadline=10, every=0.005)
+        await sharer.execute(same)
+        await shared.commit()
+        await asyncio.gather(alone, writing)
 
 
 def documents(count: int, seed: int) -> list[dict]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from counterfoil.errors import PoisonRecord
 from counterfoil.ingest.batches import Batch
 from counterfoil.ingest.partitions import Partition
 from support.builders import PLACED, a_chunk
@@ -56,6 +57,23 @@ def test_a_parked_chunk_has_every_record_malformed_and_the_same_account(chunk):
         chunk.next_offset,
         chunk.skipped,
     )
+
+
+@given(chunk=chunks(), data=st.data())
+def test_refusing_makes_the_named_events_malformed_and_keeps_the_rest(chunk, data):
+    named = {(chunk.state.source_id, o) for o in chunk.offsets if data.draw(st.booleans())}
+    refusal = PoisonRecord("because", "a_kind", frozenset(named | {(99, 5)}))
+    rest = Batch([chunk]).refusing(refusal)
+    if not named:
+        assert rest is None
+        return
+    (left,) = rest.chunks
+    assert left.records == chunk.records
+    assert {o for o in chunk.offsets if o not in left.offsets} == {offset for _, offset in named}
+    assert left.events == [f"event {offset}" for offset in left.offsets]
+    refused = [m for m in left.malformed if (m.kind, m.reason) == ("a_kind", "because")]
+    assert [m.record.offset for m in refused] == sorted(offset for _, offset in named)
+    assert len(left.malformed) == len(chunk.malformed) + len(named)
 
 
 @given(parts=st.lists(st.one_of(chunks(), chunks(OTHER)), min_size=1, max_size=5))

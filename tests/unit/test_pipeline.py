@@ -278,6 +278,27 @@ async def test_a_refused_record_is_parked_under_the_kind_of_its_refusal(kind):
     assert road.metrics.value("dead_letters_total", {"topic": PLACED.topic, "kind": kind}) == 1
 
 
+async def test_records_that_a_refusal_names_are_parked_at_once_and_the_others_written():
+    async with a_road(PLACED, OTHER) as road:
+        source = road.pipeline.states[PLACED].source_id
+        named = frozenset({(source, 3), (source, 7)})
+        road.writer.failures = [PoisonRecord("too late", "before_retention", named)]
+        await road.pipeline.take(poll(*range(10)))
+        assert await road.settled()
+    assert (road.writer.attempts, road.writer.parked) == (2, [3, 7])
+    assert road.writer.written == [list(range(10))]
+
+
+async def test_a_refusal_that_names_what_is_not_there_is_isolated_by_halves():
+    async with a_road() as road:
+        road.writer.poison = {2}
+        road.writer.failures = [PoisonRecord("23514", sources=frozenset({(77, 1)}))]
+        await road.pipeline.take(poll(*range(4)))
+        assert await road.settled()
+    assert road.writer.parked == [2]
+    assert road.offsets == [0, 1, 2, 3]
+
+
 async def test_a_refused_record_that_cannot_be_parked_halts():
     async with a_road() as road:
         road.writer.failures = [PoisonRecord("one"), PoisonRecord("two")]

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, NamedTuple
 
-from counterfoil.clicks.rules import ClickRow, Visitors, add_clicks
-from counterfoil.clicks.store import CLICKS
+from counterfoil.clicks.rules import ClickRow, Visitors, add_clicks, clicks_before
+from counterfoil.clicks.store import CLICKS, closed_before
 from counterfoil.database.connection import Connection
 from counterfoil.database.facts import PLAN_SLICE, Facts, Outcome
 from counterfoil.database.ledger import Ledger
 from counterfoil.database.locks import Lock
 from counterfoil.database.turns import TURNS
+from counterfoil.errors import PoisonRecord
 from counterfoil.events import Click
 from counterfoil.settings import IpPolicy
 
@@ -56,6 +57,7 @@ class RecordClicks:
     async def write(self, connection: Connection, plan: Clicks) -> Outcome:
         """Write clicks."""
         facts, rows = plan
+        await self._refuse_closed(connection, facts)
         known = await self.ledger.write(connection, rows)
         everything = set(range(len(facts.events)))
         if not known and len(rows) == len(everything):
@@ -66,3 +68,13 @@ class RecordClicks:
         sources = zip(facts.source_ids, facts.offsets, strict=True)
         changed = {index for index, source in enumerate(sources) if source in written}
         return Outcome(unchanged=everything - changed, changed=lambda: changed)
+
+    @staticmethod
+    async def _refuse_closed(connection: Connection, facts: Facts[Click]) -> None:
+        """Raise PoisonRecord naming the clicks of months that are closed; the ledger would refuse the batch for them.
+
+        It would not say which they are, and where an old log is read again they are many.
+        """
+        closed = await closed_before(connection)
+        if closed is not None and (late := clicks_before(facts, closed)):
+            raise PoisonRecord(f"what occurred before {closed:%Y-%m-%d} is closed", "before_retention", late)

@@ -133,3 +133,11 @@ def add_clicks(
         first = rows.setdefault(click_id, row)
         if first is not row and first[1] != at:  # one id at two times is two clicks
             rows.setdefault((click_id, at), row)
+
+
+def clicks_before(facts: Facts[Click], bound: datetime) -> frozenset[tuple[int, int]]:
+    """The sources of those of the clicks that occurred before a time."""
+    sources = zip(facts.source_ids, facts.offsets, strict=True)
+    return frozenset(
+        source for click, source in zip(facts.events, sources, strict=True) if click.timestamp < bound
+    )

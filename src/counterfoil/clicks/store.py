@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from struct import Struct
 
 from counterfoil.clicks.rules import ClickRow
@@ -90,3 +91,9 @@ async def load_visitor_key(connection: Connection, settings: Settings) -> bytes:
     if settings.visitor_hash_key is not None:
         return settings.visitor_hash_key.get_secret_value().encode("utf-8", "surrogateescape")
     return bytes(await connection.fetchval(sql("visitor_hash_key")))
+
+
+async def closed_before(connection: Connection) -> datetime | None:
+    """The time up to which retention has closed the ledger, if any."""
+    found: datetime | None = await connection.fetchval(sql("clicks_closed_before"))
+    return found

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from counterfoil.errors import PoisonRecord
 from counterfoil.ingest.partitions import Partition, PartitionState
 from counterfoil.ingest.records import Malformed, Record, next_offset, origin_of
 
@@ -69,6 +70,19 @@ class Chunk:
             malformed=[Malformed(record, kind, reason) for record in self.records],
         )  # fmt: skip
 
+    def refusing(self, sources: Collection[tuple[int, int]], kind: str, reason: str) -> Chunk:
+        """The same records, those of these sources malformed."""
+        source_id = self.state.source_id
+        refused = {offset for offset in self.offsets if (source_id, offset) in sources}
+        if not refused:
+            return self
+        kept = [index for index, offset in enumerate(self.offsets) if offset not in refused]
+        return Chunk(
+            self.state, self.first_offset, self.next_offset, self.records,
+            [self.events[index] for index in kept], [self.offsets[index] for index in kept],
+            [*self.malformed, *(Malformed(r, kind, reason) for r in self.records if r.offset in refused)],
+        )  # fmt: skip
+
 
 @dataclass(slots=True)
 class Batch:
@@ -90,6 +104,13 @@ class Batch:
         """The batch less some partitions."""
         dropped = set(partitions)
         return Batch([chunk for chunk in self.chunks if chunk.partition not in dropped])
+
+    def refusing(self, refusal: PoisonRecord) -> Batch | None:
+        """The batch with those records malformed that the refusal names; None where it names none of them."""
+        named = refusal.sources, refusal.kind, str(refusal)
+        chunks = [chunk.refusing(*named) for chunk in self.chunks]
+        found = any(chunk is not before for chunk, before in zip(chunks, self.chunks, strict=True))
+        return Batch(chunks) if found else None
 
     def halves(self) -> Iterator[Batch]:
         """Two batches that written one after the other amount to this one."""

@@ -286,15 +286,22 @@ class Pipeline:
 
     async def _write(self, planned: Planned) -> None:
         """Write a batch, isolating the records that the database refuses."""
-        batch = planned.batch
         try:
             await self._write_patiently(planned)
         except PoisonRecord as error:
-            if len(batch) > 1:
-                for half in batch.halves():
-                    await self._write(await self.writer.plan(half))
-            else:
-                await self._park_refused(batch, error)
+            await self._isolate(planned.batch, error)
+
+    async def _isolate(self, batch: Batch, refusal: PoisonRecord) -> None:
+        """Park what is refused, and write the rest: at once where the refusal names its records, else half by half."""
+        rest = batch.refusing(refusal)
+        if rest is not None:
+            log.warning("records_refused", kind=refusal.kind, count=len(refusal.sources), reason=str(refusal))
+            await self._write(await self.writer.plan(rest))
+        elif len(batch) > 1:
+            for half in batch.halves():
+                await self._write(await self.writer.plan(half))
+        else:
+            await self._park_refused(batch, refusal)
 
     async def _park_refused(self, batch: Batch, refusal: PoisonRecord) -> None:
         chunk, reason = batch.chunks[0], str(refusal)

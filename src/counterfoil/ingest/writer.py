@@ -181,9 +181,9 @@ async def plan_events(route: Route, facts: Facts[Any]) -> list[Step]:
 
 
 async def hold_locks(connection: Connection, steps: Sequence[Step]) -> None:
-    """Take the locks of all steps before the first writes; where there is only one, its trigger is in time."""
+    """Take the locks of all steps before the first writes; a single one of a single step its trigger takes in time."""
     wanted = locks.strongest(lock for handler, _ in steps for lock in handler.locks)
-    if len(wanted) > 1:
+    if len(steps) > 1 or len(wanted) > 1:
         await locks.hold(connection, wanted)
 
 
