@@ -131,7 +131,8 @@ async def counted(connection: asyncpg.Connection) -> Counts:
             row["topic"]: {name: int(row[name]) for name in OUTCOMES}
             for row in await rows(
                 "SELECT topic, sum(applied) AS applied, sum(duplicates) AS duplicates, sum(dead) AS dead, "
-                "sum(skipped) AS skipped FROM stream_positions GROUP BY topic"
+                "sum(skipped) AS skipped FROM stream_positions "
+                "GROUP BY topic HAVING sum(next_offset - first_offset) > 0"
             )
         },
         drift={

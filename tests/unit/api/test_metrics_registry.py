@@ -9,6 +9,7 @@ EXPECTED = {
     "counterfoil_records_total": ("topic", "outcome"),
     "counterfoil_normalised_total": ("topic", "field"),
     "counterfoil_dead_letters_total": ("topic", "kind"),
+    "counterfoil_refused_facts_total": ("topic",),
     "counterfoil_batch_records": (),
     "counterfoil_batch_seconds": (),
     "counterfoil_batch_retries_total": ("reason",),
