@@ -84,7 +84,7 @@ def about_one_order(count: int = 300) -> list[Document]:
              "revenue": "10.00"}, *facts]  # fmt: skip
 
 
-@pytest.mark.parametrize("backend_ends", ["by itself", "by force"])
+@pytest.mark.parametrize("backend_ends", ["by itself", pytest.param("by force", marks=pytest.mark.slow)])
 async def test_sigkill_while_the_commit_settles_leaves_all_or_nothing_and_the_next_worker_goes_on(
     backend_ends: str, stream: Stream, db: asyncpg.Connection, start_worker: StartWorker
 ) -> None:
@@ -242,7 +242,7 @@ async def crashes(
 async def test_postgresql_crashing_under_facts_of_every_topic_loses_and_doubles_nothing(
     stream: Stream, own_postgres: EmbeddedPostgres, start_worker: StartWorker
 ) -> None:
-    await crashes(stream, own_postgres, start_worker, times=2, records=2_000)
+    await crashes(stream, own_postgres, start_worker, times=1, records=1_000)
 
 
 @pytest.mark.slow

@@ -38,7 +38,7 @@ canceled = st.fixed_dictionaries(
 facts = st.lists(st.one_of(placed, placed, canceled), min_size=1, max_size=10)
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(documents=facts, one=schedules, other=schedules)
 async def test_any_schedule_of_a_set_of_events_ends_in_the_same_tables(
     db, database_url, documents, one, other

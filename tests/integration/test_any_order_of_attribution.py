@@ -149,7 +149,7 @@ def interludes(db, world):
     ]
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(documents=facts, world=worlds(), one=schedules, other=schedules)
 async def test_what_is_owed_is_a_function_of_the_set_of_events(
     db, database_url, documents, world, one, other
