@@ -29,14 +29,16 @@ def spellings(draw: st.DrawFn, host: str) -> str:
         else letter
         for letter in host
     )
+    scheme = draw(st.sampled_from(["https://", "http://", "HTTPS://", "//", "", "https:\\\\", "  https://"]))
+    ports = ["", ":443", ":8080", ":"] if scheme else ["", ":443", ":8080"]  # `a.com:/` has a scheme of that name
     return "".join(
         (
-            draw(st.sampled_from(["https://", "http://", "HTTPS://", "//", "", "https:\\\\", "  https://"])),
+            scheme,
             draw(st.sampled_from(["", "user@", "user:secret@", "a@b@"])),
             draw(st.sampled_from(["", "www.", "WWW.", "shop.", "www.shop."])),
             host,
             draw(st.sampled_from(["", "."])),
-            draw(st.sampled_from(["", ":443", ":8080", ":"])),
+            draw(st.sampled_from(ports)),
             draw(
                 st.sampled_from(["", "/", "/a/b.html?x=https://other.com#y", "?q=1", "#top", "/@other.com"])
             ),
