@@ -30,7 +30,9 @@ def spellings(draw: st.DrawFn, host: str) -> str:
         for letter in host
     )
     scheme = draw(st.sampled_from(["https://", "http://", "HTTPS://", "//", "", "https:\\\\", "  https://"]))
-    ports = ["", ":443", ":8080", ":"] if scheme else ["", ":443", ":8080"]  # `a.com:/` has a scheme of that name
+    ports = (
+        ["", ":443", ":8080", ":"] if scheme else ["", ":443", ":8080"]
+    )  # `a.com:/` has a scheme of that name
     return "".join(
         (
             scheme,
