@@ -39,8 +39,16 @@ DEFAULT_TOPICS = (
     "conversion",
     "user.created",
     "link.created",
+    "voucher.created",
+    "impression",
+    "scan",
+    "claim",
+    "redemption",
 )
 """The topics a worker knows, by their default names."""
+
+OUTGOING_TOPICS = ("voucher-alert",)
+"""The topics that the relay publishes to, by their default names."""
 
 ROLES = ("ingest", "notify", "relay", "schedule", "http")
 
@@ -187,6 +195,12 @@ class Settings(BaseSettings):
     topic_conversion: str = _topic("conversion")
     topic_user_created: str = _topic("user.created")
     topic_link_created: str = _topic("link.created")
+    topic_voucher_created: str = _topic("voucher.created")
+    topic_impression: str = _topic("impression")
+    topic_scan: str = _topic("scan")
+    topic_claim: str = _topic("claim")
+    topic_redemption: str = _topic("redemption")
+    topic_voucher_alert: str = _topic("voucher-alert")
     topic_partitions: int = Field(
         default=6, ge=1, le=10_000, description="partitions of a topic that we create"
     )
@@ -251,6 +265,75 @@ class Settings(BaseSettings):
         ge=1,
         le=36_500,
         description="drop clicks that are older, once their counts are moved; off unless set",
+    )
+
+    # Vouchers
+    retention_days_scans: int | None = Field(
+        default=None,
+        ge=1,
+        le=36_500,
+        description="drop scans that are older, once their counts are moved; off unless set",
+    )
+
+    # Watching vouchers; a limit of 0 is off
+    voucher_scan_window_s: Seconds = Field(
+        default=timedelta(minutes=5),
+        ge=timedelta(minutes=1),
+        le=timedelta(hours=1),
+        description="the stretch of time whose scans are counted and compared with what is usual",
+    )
+    voucher_scan_rate_factor: float = Field(
+        default=10,
+        ge=1,
+        le=1_000_000,
+        description="how many times what is usual raises a scan-rate alert",
+    )
+    voucher_scan_rate_min: int = Field(
+        default=100, ge=0, description="fewer scans of a voucher in a window raise nothing"
+    )
+    voucher_device_scan_rate_min: int = Field(
+        default=30, ge=0, description="fewer scans by a device in a window raise nothing"
+    )
+    voucher_address_scan_rate_min: int = Field(
+        default=100,
+        ge=0,
+        description="fewer scans from an address in a window raise nothing; by default an address is a network",
+    )
+    voucher_scan_rate_ceiling: int = Field(
+        default=0,
+        ge=0,
+        description="scans in a window that raise an alert where nothing is known yet to compare them with",
+    )
+    voucher_failed_redemptions_limit: int = Field(
+        default=10, ge=0, description="failed redemptions of a voucher within their window that raise an alert"
+    )
+    voucher_failed_redemptions_window_s: Seconds = Field(
+        default=timedelta(minutes=15),
+        ge=timedelta(minutes=1),
+        le=timedelta(days=1),
+        description="the stretch of time whose failed redemptions are counted",
+    )
+    voucher_low_conversion_limit: float = Field(
+        default=0.01, ge=0, le=1, description="claims for each scan: a lower share raises an alert"
+    )
+    voucher_low_conversion_days: int = Field(
+        default=7, ge=1, le=366, description="over how many days (UTC, with today) the share is taken"
+    )
+    voucher_low_conversion_min_scans: int = Field(
+        default=1_000, ge=1, description="with fewer scans in these days the share says nothing"
+    )
+
+    # Alerts
+    alert_cooldown_s: Seconds = Field(
+        default=timedelta(minutes=5),
+        ge=timedelta(0),
+        le=timedelta(days=7),
+        description="how long the same cause is not told again, by all workers together",
+    )
+    alert_max_age_s: Seconds = Field(
+        default=timedelta(hours=1),
+        gt=timedelta(0),
+        description="what is older raises no alert",
     )
 
     # The database
@@ -331,7 +414,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _distinct_topics(self) -> Settings:
-        names = list(self.topics.values())
+        names = [*self.topics.values(), *self.outgoing_topics.values()]
         doubles = {name for name in names if names.count(name) > 1}
         if doubles:
             raise ValueError(f"{PREFIX}TOPIC_*: two event types share the topic {', '.join(sorted(doubles))}")
@@ -341,6 +424,11 @@ class Settings(BaseSettings):
     def topics(self) -> dict[str, str]:
         """Default topic name → the topic's name here, for every topic that is known."""
         return {name: getattr(self, topic_setting(name)) for name in DEFAULT_TOPICS}
+
+    @property
+    def outgoing_topics(self) -> dict[str, str]:
+        """Default topic name → the topic's name here, for the topics that the relay publishes to."""
+        return {name: getattr(self, topic_setting(name)) for name in OUTGOING_TOPICS}
 
     @property
     def consumed_topics(self) -> dict[str, str]:

@@ -7,15 +7,20 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 from counterfoil.events import (
+    Claim,
     Click,
     Conversion,
     Event,
+    Impression,
     LinkCreated,
     OrderCanceled,
     OrderPlaced,
     OrderRefunded,
     Promotion,
+    Redemption,
+    Scan,
     UserCreated,
+    VoucherCreated,
 )
 from counterfoil.ingest.batches import Chunk
 from counterfoil.ingest.partitions import Partition, PartitionState
@@ -89,6 +94,35 @@ def a_link_event(
 ) -> LinkCreated:
     """A decoded link."""
     return LinkCreated(link_id=link_id, url=url, **({"timestamp": NOON} | fields))
+
+
+def a_voucher_event(voucher_id: str = "v1", **fields: object) -> VoucherCreated:
+    """A decoded voucher."""
+    return VoucherCreated(voucher_id=voucher_id, **({"timestamp": NOON} | fields))
+
+
+def an_impression_event(voucher_id: str = "v1", **fields: object) -> Impression:
+    """A decoded impression, without an id of its own unless one is given."""
+    return Impression(voucher_id=voucher_id, **({"timestamp": NOON} | fields))
+
+
+def a_scan_event(voucher_id: str = "v1", **fields: object) -> Scan:
+    """A decoded scan by a customer's camera, without an id of its own unless one is given."""
+    usual = {"scan_type": "CUSTOMER", "scan_source": "CAMERA", "timestamp": NOON}
+    return Scan(voucher_id=voucher_id, **(usual | fields))
+
+
+def a_claim_event(voucher_id: str = "v1", customer_id: str = "c1", **fields: object) -> Claim:
+    """A decoded claim."""
+    return Claim(voucher_id=voucher_id, customer_id=customer_id, **({"timestamp": NOON} | fields))
+
+
+def a_redemption_event(
+    voucher_id: str = "v1", customer_id: str | None = "c1", **fields: object
+) -> Redemption:
+    """A decoded attempt that worked, without an id of its own unless one is given."""
+    usual = {"business_id": "b1", "successful": True, "timestamp": NOON}
+    return Redemption(voucher_id=voucher_id, customer_id=customer_id, **(usual | fields))
 
 
 def a_record(offset: int = 0, value: bytes | None = b"{}", **fields: object) -> StoredRecord:

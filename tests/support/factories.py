@@ -102,6 +102,44 @@ def a_link(
     return a_message({"link_id": link_id, "url": url, **fields}, key=link_id)
 
 
+def a_voucher(voucher_id: str | None = None, **fields: Any) -> Message:
+    """A `voucher.created`."""
+    voucher_id = new_id("voucher") if voucher_id is None else voucher_id
+    return a_message({"voucher_id": voucher_id, **fields}, key=voucher_id)
+
+
+def an_impression(voucher_id: str = "v1", *, impression_id: str | None = None, **fields: Any) -> Message:
+    """An `impression` of this voucher."""
+    impression_id = new_id("impression") if impression_id is None else impression_id
+    return a_message({"impression_id": impression_id, "voucher_id": voucher_id, **fields}, key=voucher_id)
+
+
+def a_scan(voucher_id: str = "v1", *, scan_id: str | None = None, **fields: Any) -> Message:
+    """A `scan` of this voucher, by a customer's camera unless the fields say otherwise."""
+    usual = {"scan_type": "CUSTOMER", "scan_source": "CAMERA"}
+    scan_id = new_id("scan") if scan_id is None else scan_id
+    return a_message({"scan_id": scan_id, "voucher_id": voucher_id, **usual, **fields}, key=voucher_id)
+
+
+def a_claim(voucher_id: str = "v1", customer_id: str = "c1", **fields: Any) -> Message:
+    """A `claim` of this customer."""
+    return a_message({"voucher_id": voucher_id, "customer_id": customer_id, **fields}, key=voucher_id)
+
+
+def a_redemption(
+    voucher_id: str = "v1",
+    customer_id: str | None = "c1",
+    *,
+    successful: object = True,
+    attempt_id: str | None = None,
+    **fields: Any,
+) -> Message:
+    """A `redemption` that worked, unless it says otherwise."""
+    attempt = {"attempt_id": new_id("attempt") if attempt_id is None else attempt_id, "business_id": "b1"}
+    whose = {"voucher_id": voucher_id, "customer_id": customer_id, "successful": successful}
+    return a_message({**attempt, **whose, **fields}, key=voucher_id)
+
+
 def a_malformed_order(*, partition: int | None = None) -> Message:
     """An `order.placed` without the one field that it needs."""
     return a_message({"codes": ["SPRING"]}, partition=partition)

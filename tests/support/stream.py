@@ -37,6 +37,11 @@ class Stream:
         self.conversions = f"{prefix}conversion"
         self.users = f"{prefix}user.created"
         self.links = f"{prefix}link.created"
+        self.vouchers = f"{prefix}voucher.created"
+        self.impressions = f"{prefix}impression"
+        self.scans = f"{prefix}scan"
+        self.claims = f"{prefix}claim"
+        self.redemptions = f"{prefix}redemption"
         self.topics = [f"{prefix}{name}" for name in DEFAULT_TOPICS]
         self.group = f"{prefix}group"
         self._prefix = prefix

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_network
 
 import pytest
 from crawlerdetect import CrawlerDetect
@@ -13,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from counterfoil.clicks.handlers import RecordClicks
-from counterfoil.clicks.rules import UNKNOWN_VISITOR, KnownBots, Visitors, derived_click_id, network_of
+from counterfoil.clicks.rules import UNKNOWN_VISITOR, KnownBots, Visitors, derived_click_id
 from counterfoil.database.facts import Facts
+from counterfoil.events.addresses import KeptAddresses
 from counterfoil.settings import IpPolicy
 from support.builders import a_click_event, later
 
@@ -70,26 +70,9 @@ def test_a_key_may_have_any_length(key):
 # Addresses
 
 
-@given(address=st.ip_addresses(v=4))
-def test_of_an_ipv4_address_the_first_24_bits_are_kept(address: IPv4Address):
-    assert network_of(str(address)) == str(ip_network(f"{address}/24", strict=False).network_address)
-
-
-@given(address=st.ip_addresses(v=6))
-def test_of_an_ipv6_address_the_first_48_bits_are_kept(address: IPv6Address):
-    kept = IPv6Address(network_of(str(address)))
-    assert kept == ip_network(f"{address}/48", strict=False).network_address
-    assert network_of(str(kept)) == network_of(str(address))
-
-
-@given(address=addresses)
-def test_a_policy_decides_what_is_kept(address):
-    assert read(IpPolicy.FULL).kept(address) == address
-    assert read(IpPolicy.DROP).kept(address) is None
-    assert read(IpPolicy.TRUNCATE).kept(address) == network_of(address)
-    hashed = read(IpPolicy.HASH).kept(address)
-    assert re.fullmatch(r"[0-9a-f]{16}", hashed)
-    assert hashed == read(IpPolicy.HASH).kept(address) != read(IpPolicy.HASH, b"another").kept(address)
+@given(address=addresses, policy=st.sampled_from(IpPolicy))
+def test_of_a_clicks_address_is_kept_what_the_policy_says(address, policy):
+    assert read(policy).kept(address) == KeptAddresses(KEY, policy)(address)
 
 
 @pytest.mark.parametrize("policy", IpPolicy)

@@ -14,9 +14,10 @@ from faststream.kafka import KafkaBroker
 from counterfoil.bench.clicks import Click
 from counterfoil.bench.orders import Order
 from counterfoil.bench.sources import Ground
-from counterfoil.clicks.rules import ClickRow, network_of
+from counterfoil.clicks.rules import ClickRow
 from counterfoil.clicks.store import CLICKS
 from counterfoil.database.pool import create_pool
+from counterfoil.events.addresses import network_of
 from counterfoil.kafka.connection import faststream_security
 
 COPY_ROWS = 5_000

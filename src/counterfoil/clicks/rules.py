@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import socket
-from collections.abc import Callable
 from datetime import datetime
 from hashlib import blake2b, sha256
 
@@ -12,6 +10,7 @@ from crawlerdetect.providers import crawlers, exclusions
 
 from counterfoil.database.facts import Facts
 from counterfoil.events import Click
+from counterfoil.events.addresses import KeptAddresses, sized_key
 from counterfoil.settings import IpPolicy
 
 ClickRow = tuple[
@@ -22,23 +21,13 @@ ClickRow = tuple[
 UNKNOWN_VISITOR = 0
 """Whoever tells neither address nor user agent: one visitor a day, however many they are."""
 
-KEY_BYTES = 32
-
 
 class Visitors:
     """Who clicks: names visitors by a keyed hash, knows bots, and keeps of an address what the policy allows."""
 
     def __init__(self, key: bytes, policy: IpPolicy) -> None:
-        key = blake2b(key, digest_size=KEY_BYTES).digest()  # of whatever length it was
-        self._visitor = blake2b(digest_size=8, key=key, person=b"visitor")
-        self._address = blake2b(digest_size=8, key=key, person=b"address")
-        policies: dict[IpPolicy, Callable[[str], str | None]] = {
-            IpPolicy.TRUNCATE: network_of,
-            IpPolicy.FULL: str,
-            IpPolicy.HASH: self._hashed,
-            IpPolicy.DROP: _nothing,
-        }
-        self.kept = policies[policy]
+        self._visitor = blake2b(digest_size=8, key=sized_key(key), person=b"visitor")
+        self.kept = KeptAddresses(key, policy).keep
         self.bots = KnownBots()
 
     def visitor(self, address: str | None, user_agent: str | None) -> int:
@@ -48,23 +37,6 @@ class Visitors:
         hashed = self._visitor.copy()
         hashed.update(f"{address or ''}\0{user_agent or ''}".encode())
         return int.from_bytes(hashed.digest(), "big", signed=True) or 1
-
-    def _hashed(self, address: str) -> str:
-        hashed = self._address.copy()
-        hashed.update(address.encode())
-        return hashed.hexdigest()
-
-
-def network_of(address: str) -> str:
-    """An address with the host's part zeroed: the /24 of IPv4, the /48 of IPv6."""
-    if ":" in address:
-        packed = socket.inet_pton(socket.AF_INET6, address)
-        return socket.inet_ntop(socket.AF_INET6, packed[:6] + bytes(10))
-    return address.rpartition(".")[0] + ".0"
-
-
-def _nothing(_address: str) -> None:
-    return None
 
 
 class KnownBots:

@@ -71,6 +71,7 @@ class EnvelopeFields(msgspec.Struct, kw_only=True, gc=False):
 Id = str | int | None
 Time = str | int | None
 Money = Any  # the decoder's hook keeps a float's own text, which it does for untyped fields alone
+Object = Any  # likewise, for the numbers in it; what is no object is refused by its rule
 
 WireT = TypeVar("WireT", bound=EnvelopeFields)
 

@@ -366,12 +366,54 @@ def first_currency(candidates: Candidates, field: str, normalised: Normalised) -
     return None
 
 
+# --- choices ------------------------------------------------------------------------------------------------
+
+
+def one_of(
+    value: object, field: str, choices: tuple[str, ...], normalised: Normalised, path: str = ""
+) -> str | None:
+    """One of some words in capitals, trimmed and raised; null and blank are missing."""
+    if value is None:
+        return None
+    if type(value) is not str:
+        raise invalid(path or field, "must be a string")
+    if value in choices:
+        return value
+    text = value.strip(BLANKS)
+    if not text:
+        return None
+    kept = text.upper() if text.isascii() else text  # upper() makes ASCII letters of others
+    if kept not in choices:
+        raise invalid(path or field, f"must be one of {', '.join(choices)}")
+    normalised(field)
+    return kept
+
+
+def first_one_of(
+    candidates: Candidates, field: str, choices: tuple[str, ...], normalised: Normalised
+) -> str | None:
+    """The first choice among the candidates that is not missing."""
+    for path, value in candidates:
+        found = one_of(value, field, choices, normalised, path)
+        if found is not None:
+            return found
+    return None
+
+
+def boolean(value: object, field: str) -> bool | None:
+    """JSON's true or false; null is missing."""
+    if value is None or type(value) is bool:
+        return value
+    raise invalid(field, "must be true or false")
+
+
 # --- times --------------------------------------------------------------------------------------------------
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
 _EARLIEST_MS = 946_684_800_000
 _YEAR_2100_MS = 4_102_444_800_000
+_NEVER_LATE = -1  # stands for a record without a timestamp, against which nothing is judged
 _from_iso = datetime.fromisoformat
 _FOR_EVER = datetime.max.replace(tzinfo=UTC)
 
@@ -441,6 +483,14 @@ def occurred_at(
     return record_time(timestamp_ms, "timestamp", normalised)
 
 
+def first_time(candidates: Candidates, field: str, normalised: Normalised) -> datetime | None:
+    """The first time given among the candidates, however late: it need not have come yet."""
+    for path, value in candidates:
+        if value is not None:
+            return event_time(value, field, _NEVER_LATE, normalised, path)
+    return None
+
+
 def instant(epoch_ms: int) -> datetime:
     """The moment, exact to the millisecond; the end of time when a datetime cannot say it."""
     try:
@@ -495,7 +545,7 @@ def _unusual_time(text: str, field: str, normalised: Normalised, path: str) -> d
 # --- free text ----------------------------------------------------------------------------------------------
 
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f]")
-_SURROGATES = re.compile("[\ud800-\udfff]")
+SURROGATES: Final = re.compile("[\ud800-\udfff]")
 
 
 def free_text(
@@ -508,7 +558,7 @@ def free_text(
         raise invalid(path or field, "must be a string")
     if value.isascii() and value.isprintable() and len(value) <= limit:
         return value or None
-    text = _SURROGATES.sub("\ufffd", _CONTROLS.sub("", value))[:limit]
+    text = SURROGATES.sub("\ufffd", _CONTROLS.sub("", value))[:limit]
     if text != value:
         normalised(field)
     return text or None

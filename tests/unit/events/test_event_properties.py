@@ -17,17 +17,23 @@ from hypothesis import strategies as st
 from counterfoil import events
 from counterfoil.errors import InvalidEvent
 from counterfoil.events import (
+    claim,
     click,
     conversion,
     envelope,
+    impression,
     link_created,
     order_canceled,
     order_placed,
     order_refunded,
+    redemption,
     rules,
+    scan,
     user_created,
+    voucher_created,
 )
 from counterfoil.settings import CodeCase
+from support.json_objects import objects, written
 
 RECORD_MS = 1_767_261_600_000
 
@@ -145,6 +151,45 @@ LINKS = {
     "url": urls,
     **ENVELOPE,
 }
+VOUCHERS = {
+    **dict.fromkeys(["voucher_id", "voucherId", "id", "business_id", "businessId"], ids),
+    **dict.fromkeys(["timestamp", "created_at", "createdAt"], times),
+    **dict.fromkeys(["expires_at", "expiresAt"], times | st.just("9999-12-31T23:59:59Z")),
+    "title": texts,
+    **ENVELOPE,
+}
+IMPRESSIONS = {
+    **dict.fromkeys(["impression_id", "impressionId", "id", "voucher_id", "voucherId"], ids),
+    **dict.fromkeys(["timestamp", "created_at", "createdAt"], times),
+    **ENVELOPE,
+}
+details = st.none() | objects
+SCANS = {
+    **dict.fromkeys(["scan_id", "scanId", "id", "voucher_id", "voucherId", "user_id", "userId"], ids),
+    **dict.fromkeys(["scan_type", "scanType"], st.sampled_from(["CUSTOMER", " business", "", None])),
+    **dict.fromkeys(["scan_source", "scanSource"], st.sampled_from(["LINK", "camera\n", "", None])),
+    **dict.fromkeys(["device_info", "deviceInfo", "location", "metadata"], details),
+    **dict.fromkeys(["ip_address", "ipAddress"], addresses),
+    **dict.fromkeys(["user_agent", "userAgent", "unknown"], texts),
+    **dict.fromkeys(["timestamp", "scanned_at", "scannedAt", "created_at", "createdAt"], times),
+    **ENVELOPE,
+}
+CLAIMS = {
+    **dict.fromkeys(["voucher_id", "voucherId", "customer_id", "customerId", "id"], ids),
+    **dict.fromkeys(["timestamp", "claimed_at", "claimedAt", "created_at", "createdAt"], times),
+    "metadata": details,
+    **ENVELOPE,
+}
+REDEMPTIONS = {
+    **dict.fromkeys(["attempt_id", "attemptId", "id", "voucher_id", "voucherId"], ids),
+    **dict.fromkeys(["business_id", "businessId", "customer_id", "customerId"], ids),
+    "successful": st.booleans(),
+    **dict.fromkeys(["failure_reason", "failureReason"], texts),
+    **dict.fromkeys(["device_info", "deviceInfo", "location", "metadata"], details),
+    **dict.fromkeys(["timestamp", "attempted_at", "attemptedAt", "redeemed_at", "redeemedAt"], times),
+    **dict.fromkeys(["created_at", "createdAt"], times),
+    **ENVELOPE,
+}
 NEEDED = {
     "id": st.sampled_from(["o1", 7, " o1 "]),
     "order_id": st.just("o2"),
@@ -153,6 +198,12 @@ NEEDED = {
     "amount": st.sampled_from([None, "19.90", "@1.50"]),
     "transactions": transactions,
     "url": st.sampled_from(["https://cultgaia.com", " x.io/ ", "//É.example"]),
+    "voucher_id": st.just("v1"),
+    "customer_id": st.just("c1"),
+    "business_id": st.just("b1"),
+    "scan_type": st.sampled_from(["CUSTOMER", "Business"]),
+    "scan_source": st.sampled_from(["LINK", " SHARE"]),
+    "successful": st.booleans(),
 }
 """What most of the documents have, so that most of them are events."""
 
@@ -182,11 +233,6 @@ def documents(draw, usual):
     return document
 
 
-def written(document) -> bytes:
-    """The document as JSON, `"@…"` being a number as it stands."""
-    return re.sub(r'"@([^"]+)"', r"\1", json.dumps(document)).encode()
-
-
 headers = st.lists(
     st.tuples(st.sampled_from(["ce_time", "ce_type", "x"]), st.none() | st.binary(max_size=4)), max_size=2
 )
@@ -199,6 +245,11 @@ LANES = [
     (events.decode_conversion, conversion._opener, documents(CONVERSIONS)),
     (events.decode_user_created, user_created._opener, documents(USERS)),
     (events.decode_link_created, link_created._opener, documents(LINKS)),
+    (events.decode_voucher_created, voucher_created._opener, documents(VOUCHERS)),
+    (events.decode_impression, impression._opener, documents(IMPRESSIONS)),
+    (events.decode_scan, scan._opener, documents(SCANS)),
+    (events.decode_claim, claim._opener, documents(CLAIMS)),
+    (events.decode_redemption, redemption._opener, documents(REDEMPTIONS)),
 ]
 in_every_lane = pytest.mark.parametrize(
     ("decode", "opener", "usual"), LANES, ids=[decode.__name__ for decode, *_ in LANES]

@@ -13,11 +13,16 @@ from counterfoil.publishing.publisher import event_headers
 from counterfoil.settings import DEFAULT_TOPICS
 from support.builders import (
     a_cancellation,
+    a_claim_event,
     a_click_event,
     a_conversion_event,
     a_link_event,
+    a_redemption_event,
     a_refund_event,
+    a_scan_event,
     a_user_event,
+    a_voucher_event,
+    an_impression_event,
     an_order,
     later,
     milliseconds_of,
@@ -31,6 +36,11 @@ EXAMPLES = [
     a_conversion_event("o1"),
     a_user_event("u1"),
     a_link_event("l1"),
+    a_voucher_event("v1"),
+    an_impression_event("v1"),
+    a_scan_event("v1"),
+    a_claim_event("v1"),
+    a_redemption_event("v1"),
 ]
 
 
@@ -72,6 +82,11 @@ def id_of(event) -> str:
         (a_conversion_event("o1", pixel_id="p", link_id="l"), "conversion:o1:pixel:p"),
         (a_conversion_event("o1", link_id="l"), "conversion:o1:link:l"),
         (a_user_event("é"), "user.created:é"),
+        (a_voucher_event("v1"), "voucher.created:v1"),
+        (an_impression_event("v1", impression_id="i1"), "impression:i1"),
+        (a_scan_event("v1", scan_id="s1"), "scan:s1"),
+        (a_claim_event("v1", "c1"), "claim:v1:c1"),
+        (a_redemption_event("v1", attempt_id="a1"), "redemption:a1"),
     ],
 )
 def test_one_fact_has_one_id_however_often_it_is_published(event, expected):
@@ -82,5 +97,10 @@ def test_facts_that_differ_never_share_an_id():
     refunds = [a_refund_event("o1", "r1"), a_refund_event("o1", "r2")]
     clicks = [a_click_event("px-1"), a_click_event("px-1"), a_click_event("px-1", click_id="c1")]
     conversions = [a_conversion_event("o1", pixel_id="x"), a_conversion_event("o1", link_id="x")]
-    ids = [id_of(event) for event in [*refunds, *clicks, *conversions]]
+    scans = [a_scan_event("v1"), a_scan_event("v1"), a_scan_event("v1", scan_id="c1")]
+    impressions = [an_impression_event("v1"), an_impression_event("v1")]
+    attempts = [a_redemption_event("v1"), a_redemption_event("v1")]
+    claims = [a_claim_event("v1", "c1"), a_claim_event("v1", "c2"), a_claim_event("v2", "c1")]
+    facts = [*refunds, *clicks, *conversions, *scans, *impressions, *attempts, *claims]
+    ids = [id_of(event) for event in facts]
     assert len(set(ids)) == len(ids)

@@ -382,6 +382,85 @@ def test_missing_time_without_a_sensible_record_time_is_refused(record_ms, kind)
 @pytest.mark.parametrize(
     ("value", "expected", "changed"),
     [
+        ("2000-01-01T00:00:00Z", at(2000, 1, 1), False),
+        ("2026-01-02T10:00:01Z", at(2026, 1, 2, 10, 0, 1), False),
+        ("2031-06-30T23:59:59.5+02:00", at(2031, 6, 30, 21, 59, 59, 500_000), False),
+        ("9999-12-31T23:59:59.999999Z", at(9999, 12, 31, 23, 59, 59, 999_999), False),
+        ("2016-12-31T23:59:60Z", at(2017, 1, 1), True),
+        (4_102_444_800_000, at(2100, 1, 1), True),
+        (None, None, False),
+    ],
+)
+def test_a_time_that_need_not_have_come_yet_is_kept(value, expected, changed):
+    assert kept(lambda v, f, n: rules.first_time([("a", None), (f, v)], f, n), value) == (expected, changed)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *["", "2031-06-30", "2031-06-30T00:00:00", "1999-12-31T23:59:59Z", "10000-01-01T00:00:00Z"],
+        *["9999-12-31T23:59:59-01:00", "9999-12-31T23:59:60Z", "4102444800000", "never"],
+        *[4_102_444_800_001, 946_684_799_999, 1_893_456_000, True, Number("1893456000000.0"), [], {}],
+    ],
+)
+def test_a_time_that_is_none_is_refused_however_late(value):
+    error = refusal(lambda v, f, n: rules.first_time([("expiresAt", v)], f, n), value)
+    assert (error.kind, error.field) == ("invalid_field", "expiresAt")
+
+
+CHOICES = ("CUSTOMER", "LINK")
+
+
+@pytest.mark.parametrize(
+    ("value", "expected", "changed"),
+    [
+        ("LINK", "LINK", False),
+        ("link", "LINK", True),
+        (" Customer\u3000", "CUSTOMER", True),
+        ("", None, False),
+        (" \n", None, False),
+        (None, None, False),
+    ],
+)
+def test_choices_kept(value, expected, changed):
+    assert kept(lambda v, f, n: rules.one_of(v, f, CHOICES, n), value) == (expected, changed)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *["LINKS", "L", "CU\u017fTOMER", "l\u0131nk", "LI\u200bNK", "\ud800", "CUSTOMER, LINK"],
+        1,
+        True,
+        [],
+        {},
+    ],
+)
+def test_choices_refused(value):
+    error = refusal(lambda v, f, n: rules.one_of(v, f, CHOICES, n), value)
+    assert error.kind == "invalid_field"
+    assert error.rule in {"must be one of CUSTOMER, LINK", "must be a string"}
+
+
+def test_the_first_choice_that_is_not_missing_stands():
+    found = [("a", None), ("b", " "), ("c", "link"), ("d", "CUSTOMER")]
+    assert kept(lambda v, f, n: rules.first_one_of(v, f, CHOICES, n), found) == ("LINK", True)
+    assert kept(lambda v, f, n: rules.first_one_of(v, f, CHOICES, n), found[:2]) == (None, False)
+
+
+def test_booleans_kept():
+    for value in (True, False, None):
+        assert rules.boolean(value, "f") is value
+
+
+@pytest.mark.parametrize("value", ["true", "", 0, 1, Number("1.0"), [], {}])
+def test_booleans_refused(value):
+    assert refusal(lambda v, f, _: rules.boolean(v, f), value).kind == "invalid_field"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected", "changed"),
+    [
         ("buyer@example.com", "buyer@example.com", False),
         ("a\x00b\nc\x7fd\x9fe", "abcde", True),
         ("a\ud800b", "a\ufffdb", True),
