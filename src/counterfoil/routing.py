@@ -16,6 +16,14 @@ from counterfoil.partners.handlers import RecordLinks, RecordUsers
 from counterfoil.promos.handlers import RecordPromoUses
 from counterfoil.promos.store import PROMO_COUNTS
 from counterfoil.settings import Settings
+from counterfoil.vouchers.handlers import (
+    RecordClaims,
+    RecordImpressions,
+    RecordRedemptions,
+    RecordScans,
+    RecordVouchers,
+)
+from counterfoil.vouchers.store import VOUCHER_COUNTERS
 
 COUNTERS = (
     COUPON_COUNTS,
@@ -25,6 +33,7 @@ COUNTERS = (
     COMMISSION_COUNTS,
     PAYOUTS,
     DAILY_CONVERSIONS,
+    *VOUCHER_COUNTERS,
 )
 """Every table of counters, for `verify`."""
 
@@ -51,4 +60,9 @@ def _handlers(settings: Settings, visitor_key: bytes) -> dict[str, list[Handler]
         "conversion": [RecordConversions()],
         "order.placed": [RecordCouponUsages(), RecordPromoUses(), *by_coupon],
         "click": [RecordClicks(visitor_key, settings.ip_policy)],
+        "voucher.created": [RecordVouchers()],
+        "redemption": [RecordRedemptions()],
+        "claim": [RecordClaims()],
+        "impression": [RecordImpressions()],
+        "scan": [RecordScans(visitor_key, settings.ip_policy)],
     }

@@ -12,11 +12,11 @@ import asyncpg
 import pytest
 
 from counterfoil.clicks.handlers import RecordClicks
-from counterfoil.clicks.schedule import MONTHS_AHEAD, keep_partitions
-from counterfoil.clicks.store import CLICK_COUNTS, CLICKS, COLUMNS, load_visitor_key
+from counterfoil.clicks.store import CLICK_COUNTS, CLICK_PARTITIONS, CLICKS, COLUMNS, load_visitor_key
 from counterfoil.database.counters import Drift, count_rows, find_drift, repair
 from counterfoil.database.facts import Facts, Outcome
 from counterfoil.database.ledger import Ledger
+from counterfoil.database.partitions import MONTHS_AHEAD, keep_partitions
 from counterfoil.errors import PoisonRecord
 from counterfoil.ingest.failures import classify
 from counterfoil.settings import IpPolicy
@@ -860,10 +860,10 @@ async def test_a_click_that_meets_its_closing_is_counted_or_refused(
 
 async def test_the_schedule_makes_partitions_and_closes_nothing_unless_told(db, some_months):
     await db.execute(f"DROP TABLE {named(months_later(3))}")
-    await keep_partitions(db, plain_settings())
+    await keep_partitions(db, CLICK_PARTITIONS, None)
     assert named(months_later(3)) in await partitions(db)
     assert named(LAST_MONTH) in await partitions(db)
-    await keep_partitions(db, plain_settings(retention_days_clicks=1))
+    await keep_partitions(db, CLICK_PARTITIONS, 1)
     assert named(LAST_MONTH) not in await partitions(db) or NOW.day == 1
     assert await counted(db) == some_months
     assert await db.fetchval("SHOW statement_timeout") == "0"

@@ -11,6 +11,7 @@ from counterfoil.database.binary_copy import timestamptz
 from counterfoil.database.connection import Connection
 from counterfoil.database.counters import Counter
 from counterfoil.database.ledger import LedgerTable
+from counterfoil.database.partitions import PartitionedLedger
 from counterfoil.database.queries import sql
 from counterfoil.settings import Settings
 
@@ -76,6 +77,8 @@ CLICKS = LedgerTable(
     replace=None,
     encode=encode_clicks,
 )
+
+CLICK_PARTITIONS = PartitionedLedger(make="make_click_partitions", close="close_click_partitions")
 
 CLICK_COUNTS = Counter(
     table="affiliate_daily (clicks)",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
 from counterfoil.database.connection import Connection
 from counterfoil.database.locks import Lock
+from counterfoil.database.turns import TURNS
 
 E = TypeVar("E")
 
@@ -71,6 +72,39 @@ class Plan(Generic[E]):
         return Outcome(unchanged=everything - changed, changed=lambda: changed, refused=refused)
 
 
+class StandingRow(Protocol):
+    """A row that stands or gives way: of several with one key the one with the smallest content stands."""
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What there is one of."""
+        ...
+
+    @property
+    def content(self) -> tuple[Any, ...]:
+        """What decides; it begins with the time of the fact."""
+        ...
+
+
+async def plan_standing(facts: Facts[E], row_of: Callable[[Facts[E], int], StandingRow]) -> Plan[E]:
+    """The rows that stand, sorted by key, and of the others those that say something else."""
+    rows: dict[tuple[Any, ...], Any] = {}
+    others: list[Any] = []
+    for start in range(0, len(facts.events), PLAN_SLICE):
+        for index in range(start, min(start + PLAN_SLICE, len(facts.events))):
+            row: Any = row_of(facts, index)
+            first = rows.setdefault(row.key, row)
+            if row is not first and row.content != first.content:
+                rows[row.key], other = sorted((row, first), key=_content)
+                others.append(other)
+        await TURNS.preparing()
+    return Plan(facts, [rows[key] for key in sorted(rows)], others)  # same lock order in every worker
+
+
+def _content(row: StandingRow) -> tuple[Any, ...]:
+    return row.content
+
+
 class Handler(Protocol):
     """Records the events of one type in one ledger: decides first, without I/O, then writes.
 
@@ -85,4 +119,19 @@ class Handler(Protocol):
 
     async def write(self, connection: Connection, plan: Any) -> Outcome:
         """Write a plan; the caller owns the transaction."""
+        ...
+
+
+@runtime_checkable
+class HoldsRows(Protocol):
+    """A handler of facts that are counted in rows which those of other topics are counted in too.
+
+    Its ledger's triggers hold these rows. A transaction of several such handlers holds them all before the first of
+    them writes, by the statement named `holds`, which takes their keys.
+    """
+
+    holds: ClassVar[str]
+
+    def held(self, plan: Any) -> Collection[str]:
+        """The keys of the rows that writing a plan will hold."""
         ...

@@ -18,8 +18,7 @@ Decode: TypeAlias = Callable[[bytes | None, Headers, int, Rules], Any]
 class Route:
     """One event type: its topic here, how its bytes are read, and who records it.
 
-    The order of routes is the order of writing within a transaction: the rare side of a meeting comes first, so that
-    the exclusive lock is never asked for by one who holds the shared one.
+    The order of routes is the order of writing within a transaction; the locks of all are taken before the first.
     """
 
     name: str

@@ -15,8 +15,9 @@ from asyncpg.pool import PoolConnectionProxy
 
 from counterfoil.database import locks
 from counterfoil.database.connection import Connection
-from counterfoil.database.facts import Facts, Handler
+from counterfoil.database.facts import Facts, Handler, HoldsRows
 from counterfoil.database.pool import one_line
+from counterfoil.database.queries import sql
 from counterfoil.ingest import dead_letters
 from counterfoil.ingest.batches import Batch, Chunk
 from counterfoil.ingest.failures import classify
@@ -143,7 +144,9 @@ class Writer:
     ) -> dict[Partition, int]:
         """Let the slices write; partition → how many of its records changed nothing."""
         found: dict[Partition, int] = {}
-        await hold_locks(connection, [step for _, steps in planned.steps for step in steps])
+        every_step = [step for _, steps in planned.steps for step in steps]
+        await hold_locks(connection, every_step)
+        await hold_rows(connection, every_step)
         for chunks, steps in planned.steps:
             duplicates, count = await write_steps(connection, steps)
             if count:
@@ -185,6 +188,16 @@ async def hold_locks(connection: Connection, steps: Sequence[Step]) -> None:
     wanted = locks.strongest(lock for handler, _ in steps for lock in handler.locks)
     if len(steps) > 1 or len(wanted) > 1:
         await locks.hold(connection, wanted)
+
+
+async def hold_rows(connection: Connection, steps: Sequence[Step]) -> None:
+    """Hold the rows that several steps count in before the first writes; a single one's ledger does so in time."""
+    holders = [(handler, plan) for handler, plan in steps if isinstance(handler, HoldsRows)]
+    for statement in sorted({handler.holds for handler, _ in holders}):
+        plans = [(handler, plan) for handler, plan in holders if handler.holds == statement]
+        if len(plans) > 1:
+            keys = set().union(*(handler.held(plan) for handler, plan in plans))
+            await connection.execute(sql(statement), sorted(keys))
 
 
 async def write_steps(connection: Connection, steps: Sequence[Step]) -> tuple[set[int], int]:

@@ -1,0 +1,1 @@
+"""Vouchers: scans, claims, redemptions and impressions."""

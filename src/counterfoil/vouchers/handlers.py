@@ -1,0 +1,170 @@
+"""Events of vouchers → their ledgers; the database counts them, and finds out what meets what."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import ClassVar, NamedTuple
+
+from counterfoil.database.connection import Connection
+from counterfoil.database.facts import PLAN_SLICE, Facts, Outcome, Plan, plan_standing
+from counterfoil.database.ledger import Ledger
+from counterfoil.database.locks import Lock
+from counterfoil.database.turns import TURNS
+from counterfoil.errors import PoisonRecord
+from counterfoil.events import Claim, Impression, Redemption, Scan, VoucherCreated
+from counterfoil.events.addresses import KeptAddresses
+from counterfoil.settings import IpPolicy
+from counterfoil.vouchers.rules import (
+    ScanRow,
+    add_scans,
+    attempt_row,
+    claim_row,
+    impression_row,
+    scans_before,
+    voucher_row,
+    vouchers_of,
+)
+from counterfoil.vouchers.store import (
+    ATTEMPTS,
+    CLAIMS,
+    IMPRESSIONS,
+    SCANS,
+    VOUCHERS,
+    hold_vouchers,
+    scans_closed_before,
+)
+
+
+class _VoucherFacts:
+    """What the handlers have in common: no lock of a whole ledger, and rows of vouchers that are held instead."""
+
+    locks: ClassVar[tuple[Lock, ...]] = ()
+    holds: ClassVar[str] = "hold_vouchers"
+
+
+class RecordVouchers(_VoucherFacts):
+    """What voucher.created says of a voucher, with the content that was first."""
+
+    def __init__(self) -> None:
+        self.ledger = Ledger(VOUCHERS)
+
+    async def plan(self, facts: Facts[VoucherCreated]) -> Plan[VoucherCreated]:
+        """The rows of these vouchers."""
+        return await plan_standing(facts, voucher_row)
+
+    def held(self, plan: Plan[VoucherCreated]) -> Collection[str]:
+        """The vouchers to hold."""
+        return {row[0] for row in plan.rows}
+
+    async def write(self, connection: Connection, plan: Plan[VoucherCreated]) -> Outcome:
+        """Write vouchers."""
+        return await self.ledger.write_plan(connection, plan)
+
+
+class RecordImpressions(_VoucherFacts):
+    """An impression is one row, with the content that was first."""
+
+    def __init__(self) -> None:
+        self.ledger = Ledger(IMPRESSIONS)
+
+    async def plan(self, facts: Facts[Impression]) -> Plan[Impression]:
+        """The rows of these impressions."""
+        return await plan_standing(facts, impression_row)
+
+    def held(self, plan: Plan[Impression]) -> Collection[str]:
+        """The vouchers to hold."""
+        return vouchers_of((*plan.rows, *plan.others))
+
+    async def write(self, connection: Connection, plan: Plan[Impression]) -> Outcome:
+        """Write impressions."""
+        outcome = await self.ledger.write_plan(connection, plan)
+        if (
+            outcome.unchanged
+        ):  # a voucher that is only named by what is refused is known as well, whatever came first
+            await hold_vouchers(connection, self.held(plan))
+        return outcome
+
+
+class RecordClaims(_VoucherFacts):
+    """A customer claims a voucher once, at the earliest time that is told."""
+
+    def __init__(self) -> None:
+        self.ledger = Ledger(CLAIMS)
+
+    async def plan(self, facts: Facts[Claim]) -> Plan[Claim]:
+        """The rows of these claims."""
+        return await plan_standing(facts, claim_row)
+
+    def held(self, plan: Plan[Claim]) -> Collection[str]:
+        """The vouchers to hold."""
+        return {row[1] for row in plan.rows}
+
+    async def write(self, connection: Connection, plan: Plan[Claim]) -> Outcome:
+        """Write claims; the vouchers first, since a redemption that holds one may write the same row of a wallet."""
+        await hold_vouchers(connection, self.held(plan))
+        return await self.ledger.write_plan(connection, plan)
+
+
+class RecordRedemptions(_VoucherFacts):
+    """An attempt to redeem is one row, with the content that was first, whether it succeeded or not."""
+
+    def __init__(self) -> None:
+        self.ledger = Ledger(ATTEMPTS)
+
+    async def plan(self, facts: Facts[Redemption]) -> Plan[Redemption]:
+        """The rows of these attempts."""
+        return await plan_standing(facts, attempt_row)
+
+    def held(self, plan: Plan[Redemption]) -> Collection[str]:
+        """The vouchers to hold."""
+        return vouchers_of((*plan.rows, *plan.others))
+
+    async def write(self, connection: Connection, plan: Plan[Redemption]) -> Outcome:
+        """Write attempts; the vouchers first, for what is refused names vouchers too."""
+        await hold_vouchers(connection, self.held(plan))
+        return await self.ledger.write_plan(connection, plan)
+
+
+class Scans(NamedTuple):
+    """The rows of some scans, sorted by key."""
+
+    facts: Facts[Scan]
+    rows: Sequence[ScanRow]
+
+
+class RecordScans(_VoucherFacts):
+    """Every scan is one row, of several with one id and time the first that came."""
+
+    def __init__(self, address_key: bytes, ip_policy: IpPolicy) -> None:
+        self.ledger = Ledger(SCANS)
+        self._keep = KeptAddresses(address_key, ip_policy).keep
+
+    async def plan(self, facts: Facts[Scan]) -> Scans:
+        """The rows of these scans."""
+        rows: dict[object, ScanRow] = {}
+        for start in range(0, len(facts.events), PLAN_SLICE):
+            add_scans(rows, facts, start, start + PLAN_SLICE, self._keep)
+            await TURNS.preparing()
+        return Scans(facts, sorted(rows.values(), key=_key))  # same lock order in every worker
+
+    def held(self, plan: Scans) -> Collection[str]:
+        """The vouchers to hold."""
+        return vouchers_of(plan.rows)
+
+    async def write(self, connection: Connection, plan: Scans) -> Outcome:
+        """Write scans."""
+        facts, rows = plan
+        await self._refuse_closed(connection, facts)
+        known = await self.ledger.write(connection, rows)
+        return Plan(facts, rows).outcome(known, SCANS.key_size)
+
+    @staticmethod
+    async def _refuse_closed(connection: Connection, facts: Facts[Scan]) -> None:
+        """Raise PoisonRecord naming the scans of months that are closed; the ledger would refuse the batch for them."""
+        closed = await scans_closed_before(connection)
+        if closed is not None and (late := scans_before(facts, closed)):
+            raise PoisonRecord(f"what occurred before {closed:%Y-%m-%d} is closed", "before_retention", late)
+
+
+def _key(row: ScanRow) -> tuple[str, object]:
+    return row[:2]
