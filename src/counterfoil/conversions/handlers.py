@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from counterfoil.conversions.rules import ConversionKey, ConversionRow, add_conversions
+from counterfoil.conversions.rules import conversion_row
 from counterfoil.conversions.store import CONVERSIONS
 from counterfoil.database.connection import Connection
-from counterfoil.database.facts import PLAN_SLICE, Facts, Outcome, Plan
+from counterfoil.database.facts import Facts, Outcome, Plan, plan_standing
 from counterfoil.database.ledger import Ledger
 from counterfoil.database.locks import ATTRIBUTIONS_SHARED, Lock
-from counterfoil.database.turns import TURNS
 from counterfoil.events import Conversion
 
 
@@ -24,12 +23,7 @@ class RecordConversions:
 
     async def plan(self, facts: Facts[Conversion]) -> Plan[Conversion]:
         """The rows of these conversions."""
-        rows: dict[ConversionKey, ConversionRow] = {}
-        others: list[ConversionRow] = []
-        for start in range(0, len(facts.events), PLAN_SLICE):
-            add_conversions(rows, others, facts, start, start + PLAN_SLICE)
-            await TURNS.preparing()
-        return Plan(facts, [rows[key] for key in sorted(rows)], others)  # same lock order in every worker
+        return await plan_standing(facts, conversion_row)
 
     async def write(self, connection: Connection, plan: Plan[Conversion]) -> Outcome:
         """Write conversions."""

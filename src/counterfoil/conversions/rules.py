@@ -52,33 +52,19 @@ def beneficiary_of(event: Conversion) -> str:
     return f"pixel:{event.pixel_id}" if event.pixel_id is not None else f"link:{event.link_id}"
 
 
-def add_conversions(
-    rows: dict[ConversionKey, ConversionRow],
-    others: list[ConversionRow],
-    facts: Facts[Conversion],
-    start: int,
-    stop: int,
-) -> None:
-    """Add the rows of some of the conversions: of several of one key the one that stands, the others beside."""
-    for event, source_id, offset in zip(
-        facts.events[start:stop], facts.source_ids[start:stop], facts.offsets[start:stop], strict=True
-    ):
-        row = ConversionRow(
-            event.order_id,
-            beneficiary_of(event),
-            event.timestamp,
-            event.revenue,
-            event.commission,
-            event.currency,
-            event.link_id,
-            event.click_id,
-            event.pixel_id,
-            source_id,
-            offset,
-        )
-        first = rows.setdefault(row.key, row)
-        if row.content < first.content:
-            rows[row.key] = row
-            others.append(first)
-        elif row.content > first.content:
-            others.append(row)
+def conversion_row(facts: Facts[Conversion], index: int) -> ConversionRow:
+    """The row of one event."""
+    event = facts.events[index]
+    return ConversionRow(
+        event.order_id,
+        beneficiary_of(event),
+        event.timestamp,
+        event.revenue,
+        event.commission,
+        event.currency,
+        event.link_id,
+        event.click_id,
+        event.pixel_id,
+        facts.source_ids[index],
+        facts.offsets[index],
+    )

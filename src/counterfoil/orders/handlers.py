@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import ClassVar, NamedTuple
 
 from counterfoil.database.connection import Connection
-from counterfoil.database.facts import Facts, Outcome, Plan
+from counterfoil.database.facts import Facts, Outcome, Plan, plan_standing
 from counterfoil.database.ledger import Ledger
 from counterfoil.database.locks import ATTRIBUTIONS_SHARED, ORDERS_EXCLUSIVE, Lock
 from counterfoil.database.queries import sql
 from counterfoil.events import OrderCanceled, OrderPlaced, OrderRefunded
-from counterfoil.orders.rules import cancellations, refunds, totals
+from counterfoil.orders.rules import cancellations, refund_row, totals
 from counterfoil.orders.store import REFUNDS, TOTALS
 
 
@@ -62,7 +62,7 @@ class RecordRefunds:
 
     async def plan(self, facts: Facts[OrderRefunded]) -> Plan[OrderRefunded]:
         """The rows of these refunds."""
-        return refunds(facts)
+        return await plan_standing(facts, refund_row)
 
     async def write(self, connection: Connection, plan: Plan[OrderRefunded]) -> Outcome:
         """Write refunds."""

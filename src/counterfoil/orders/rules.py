@@ -7,7 +7,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import NamedTuple
 
-from counterfoil.database.facts import Facts, Plan
+from counterfoil.database.facts import Facts
 from counterfoil.events import OrderCanceled, OrderPlaced, OrderRefunded
 
 
@@ -33,26 +33,28 @@ class RefundRow(NamedTuple):
     source_offset: int
 
     @property
+    def key(self) -> tuple[str, str]:
+        """What there is one of."""
+        return self.order_id, self.refund_id
+
+    @property
     def content(self) -> tuple[datetime, Decimal, str]:
         """Of two rows of one key the smaller content stands, so the earlier."""
         return self.occurred_at, self.amount, self.currency or ""
 
 
-def refunds(facts: Facts[OrderRefunded]) -> Plan[OrderRefunded]:
-    """The refunds that stand, sorted by key, and the others beside."""
-    rows: dict[tuple[str, str], RefundRow] = {}
-    others: list[RefundRow] = []
-    for event, source_id, offset in zip(facts.events, facts.source_ids, facts.offsets, strict=True):
-        row = RefundRow(
-            event.order_id, event.refund_id, event.timestamp, event.amount, event.currency, source_id, offset
-        )
-        first = rows.setdefault(row[:2], row)
-        if row.content < first.content:
-            rows[row[:2]] = row
-            others.append(first)
-        elif row.content > first.content:
-            others.append(row)
-    return Plan(facts, [rows[key] for key in sorted(rows)], others)  # same lock order in every worker
+def refund_row(facts: Facts[OrderRefunded], index: int) -> RefundRow:
+    """The row of one event."""
+    event = facts.events[index]
+    return RefundRow(
+        event.order_id,
+        event.refund_id,
+        event.timestamp,
+        event.amount,
+        event.currency,
+        facts.source_ids[index],
+        facts.offsets[index],
+    )
 
 
 class TotalRow(NamedTuple):
