@@ -29,6 +29,10 @@ GRANT SELECT, INSERT, UPDATE ON
   programs,
   program_enrollments,
   links,
+  voucher_impressions,
+  voucher_scans,
+  redemption_attempts,
+  customer_vouchers,
   idempotency_answers
 TO counterfoil_worker;
 
@@ -40,14 +44,45 @@ GRANT SELECT, INSERT ON
   affiliate_status_changes,
   program_rates,
   default_rates,
-  refused_facts
+  refused_facts,
+  refused_voucher_facts,
+  alerts
 TO counterfoil_worker;
 
 -- its own transaction's, which is the column's default
 GRANT SELECT, INSERT (order_ids) ON settlements_due TO counterfoil_worker;
 
--- no ledger: whose coupon a code is, now
-GRANT SELECT, INSERT, UPDATE, DELETE ON affiliate_coupon_owners TO counterfoil_worker;
+-- no ledgers: whose coupon a code is, now; what is to be published; what was told and done of late, and what is usual
+GRANT SELECT, INSERT, UPDATE, DELETE ON
+  affiliate_coupon_owners,
+  alert_cooldowns,
+  scan_rates
+TO counterfoil_worker;
+GRANT SELECT, INSERT, DELETE ON outbox TO counterfoil_worker;
+GRANT SELECT, INSERT, UPDATE ON job_turns TO counterfoil_worker;
+
+-- of a voucher what is told of it; its counts are the triggers' to write
+GRANT SELECT, INSERT (id, created_at, business_id, title, expires_at, source_id, source_offset),
+      UPDATE (created_at, business_id, title, expires_at, source_id, source_offset, updated_at)
+ON vouchers TO counterfoil_worker;
+
+GRANT SELECT ON
+  customer_wallets,
+  voucher_hourly,
+  voucher_places,
+  voucher_scanner_days,
+  voucher_returns,
+  voucher_daily,
+  voucher_counts,
+  voucher_hourly_counted,
+  voucher_places_counted,
+  voucher_scanner_days_counted,
+  voucher_returns_counted,
+  voucher_daily_counted,
+  customer_vouchers_counted,
+  voucher_scans_default,
+  partitioned_ledgers
+TO counterfoil_worker;
 
 -- what settling writes, as the tables' owner, when a fact is committed
 GRANT SELECT ON
@@ -67,6 +102,11 @@ TO counterfoil_worker;
 GRANT EXECUTE ON FUNCTION
   make_click_partitions(integer),
   close_click_partitions(date),
+  make_partitions(text, integer),
+  close_scan_partitions(date),
+  hold_vouchers(text[]),
+  recount_vouchers(text[]),
+  expire_claims(integer),
   hold_orders(text[]),
   settle_orders(text[]),
   hold_daily(text[], date[], text[]),

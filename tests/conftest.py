@@ -13,7 +13,7 @@ import pytest
 
 from counterfoil.embedded.broker import EmbeddedBroker
 from counterfoil.embedded.postgres import EmbeddedPostgres
-from counterfoil.settings import DEFAULT_TOPICS, topic_setting
+from counterfoil.settings import DEFAULT_TOPICS, OUTGOING_TOPICS, topic_setting
 from support.apache_kafka import ApacheKafka, apache_kafka_missing, kafka_version
 from support.containers import KafkaInContainer, docker_missing
 from support.databases import address_of, clone, drop, make_template, server_version
@@ -210,7 +210,10 @@ def start_worker(
             defaults: dict[str, Any] = {
                 "database_url": database_url,
                 "consumer_group": f"{topic_prefix}group",
-                **{topic_setting(name): f"{topic_prefix}{name}" for name in DEFAULT_TOPICS},
+                **{
+                    topic_setting(name): f"{topic_prefix}{name}"
+                    for name in (*DEFAULT_TOPICS, *OUTGOING_TOPICS)
+                },
                 "kafka_session_timeout_ms": getattr(kafka, "session_timeout_ms", 1_000),
             }
             log_file = folder / f"worker-{len(workers) + 1}.log"

@@ -13,12 +13,16 @@ from typing import NamedTuple
 import asyncpg
 import structlog
 
-from counterfoil.clicks.schedule import keep_partitions
+from counterfoil.clicks.store import CLICK_PARTITIONS
 from counterfoil.database.connection import Connection
+from counterfoil.database.partitions import keep_partitions
 from counterfoil.database.pool import one_line
 from counterfoil.database.queries import sql
 from counterfoil.partners.rates import ensure_default_rate, refresh_rates
 from counterfoil.settings import Settings
+from counterfoil.vouchers.schedule import expire_claims
+from counterfoil.vouchers.store import SCAN_PARTITIONS
+from counterfoil.vouchers.watch import watch_vouchers
 
 log = structlog.get_logger("counterfoil.schedule")
 
@@ -46,15 +50,24 @@ async def approve_commissions(pool: asyncpg.Pool, settings: Settings) -> int:
 
 
 async def keep_click_partitions(pool: asyncpg.Pool, settings: Settings) -> None:
-    """Make partitions ahead, and close those whose retention is over."""
+    """Make partitions of clicks ahead, and close those whose retention is over."""
     async with pool.acquire() as connection:
-        await keep_partitions(connection, settings)
+        await keep_partitions(connection, CLICK_PARTITIONS, settings.retention_days_clicks)
+
+
+async def keep_scan_partitions(pool: asyncpg.Pool, settings: Settings) -> None:
+    """Make partitions of scans ahead, and close those whose retention is over."""
+    async with pool.acquire() as connection:
+        await keep_partitions(connection, SCAN_PARTITIONS, settings.retention_days_scans)
 
 
 JOBS = (
     Job("approve_commissions", timedelta(minutes=1), approve_commissions),
+    Job("expire_claims", timedelta(minutes=1), expire_claims),
     Job("keep_click_partitions", timedelta(hours=1), keep_click_partitions),
+    Job("keep_scan_partitions", timedelta(hours=1), keep_scan_partitions),
     Job("refresh_rates", timedelta(minutes=1), refresh_rates),
+    Job("watch_vouchers", timedelta(minutes=1), watch_vouchers),
 )
 
 

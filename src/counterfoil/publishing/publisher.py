@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, Self
 from uuid import uuid4
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, KafkaTimeoutError
 
 from counterfoil.errors import DependencyUnreachable
 from counterfoil.events import Event
@@ -19,6 +18,7 @@ from counterfoil.settings import Settings, load_settings
 
 START_WITHIN_S = 15.0
 STOP_WITHIN_S = 10.0
+CUT_OFF_WITHIN_S = 1.0
 ANSWER_WITHIN_S = 40.0
 
 HeaderList = list[tuple[str, bytes]]
@@ -50,6 +50,7 @@ class Publisher:
         self, settings: Settings | None = None, *, answer_within_s: float = ANSWER_WITHIN_S, **overrides: Any
     ) -> None:
         self._settings = settings or load_settings(**overrides)
+        self._names = self._settings.topics | self._settings.outgoing_topics
         self._answer_within_ms = int(answer_within_s * 1_000)
         self._producer: AIOKafkaProducer | None = None
 
@@ -81,12 +82,19 @@ class Publisher:
         self._producer = producer
         return producer
 
-    async def stop(self) -> None:
-        """Send what is left and disconnect; what Kafka does not take within 10 s is given up."""
+    async def stop(self, within_s: float = STOP_WITHIN_S) -> None:
+        """Send what is left and disconnect; what Kafka does not take in that time is given up."""
         producer, self._producer = self._producer, None
-        if producer is not None:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(producer.stop(), STOP_WITHIN_S)
+        if producer is None:
+            return
+        stopping = asyncio.create_task(producer.stop())
+        await asyncio.wait({stopping}, timeout=within_s)
+        if not stopping.done():
+            producer._message_accumulator.fail_all(KafkaTimeoutError())  # it would wait for each of these
+            await producer.client.close()
+            await asyncio.wait({stopping}, timeout=CUT_OFF_WITHIN_S)
+        if stopping.done():
+            stopping.exception()  # of no use to anybody now
 
     async def publish(self, event: Event) -> Published:
         """Send one event and wait until Kafka has acknowledged it."""
@@ -108,7 +116,7 @@ class Publisher:
     ) -> asyncio.Future[Any]:
         """Hand bytes to the producer's buffer; the future ends with Kafka's acknowledgement."""
         producer = self._producer or await self.start()
-        name = self._settings.topics.get(topic, topic)
+        name = self._names.get(topic, topic)
         try:
             future: asyncio.Future[Any] = await producer.send(
                 name, value, key=None if key is None else key.encode(), headers=headers

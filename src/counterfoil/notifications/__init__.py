@@ -1,0 +1,1 @@
+"""Alerts, and their way out: raised once a cooldown, put into the outbox, taken to Kafka by the relay."""
