@@ -15,6 +15,7 @@ from litestar.di import Provide
 from counterfoil import __version__, scheduling
 from counterfoil.affiliates.routes import AFFILIATE_ROUTES
 from counterfoil.api.auth import check_exposure
+from counterfoil.api.reporting import reported_topics
 from counterfoil.api.server import HttpServer, build_app
 from counterfoil.clicks.store import load_visitor_key
 from counterfoil.coupons.routes import adjust_affiliate_coupon, list_affiliate_coupons
@@ -24,6 +25,7 @@ from counterfoil.database.watch import watch_database
 from counterfoil.errors import DependencyUnreachable, HaltingFailure, TransientFailure
 from counterfoil.ingest.failures import classify
 from counterfoil.ingest.road import Road
+from counterfoil.notifications.relay import Relay
 from counterfoil.partners.routes import PARTNER_ROUTES
 from counterfoil.promos.routes import create_promo_code, list_promo_codes
 from counterfoil.publishing import HttpPublisher
@@ -31,6 +33,7 @@ from counterfoil.routing import routes
 from counterfoil.settings import ROLES, Settings, masked_address
 from counterfoil.telemetry.health import Health, Phase
 from counterfoil.telemetry.metrics import Metrics
+from counterfoil.vouchers.routes import VOUCHER_ROUTES
 
 log = structlog.get_logger("counterfoil")
 
@@ -41,9 +44,10 @@ HTTP_ROUTES = (
     create_promo_code,
     *AFFILIATE_ROUTES,
     *PARTNER_ROUTES,
+    *VOUCHER_ROUTES,
 )
 
-REPORTED_TOPICS = ("click", "conversion")
+REPORTED_TOPICS = reported_topics(HTTP_ROUTES)
 """What HTTP publishes to, by default names."""
 
 RETRY_S = 2.0
@@ -108,9 +112,12 @@ class Worker:
         if "schedule" in self.roles:
             tasks.append(asyncio.create_task(scheduling.run_forever(pool, self.settings)))
             tasks[-1].add_done_callback(self._ended)
+        relay = Relay(self.settings, self.metrics) if "relay" in self.roles else None
         try:
             if road:
                 road.start(self.fail)
+            if relay:
+                relay.start()
             self.health.started = True
             if not self._stopping.is_set():
                 self.health.phase = Phase.RUNNING
@@ -121,6 +128,8 @@ class Worker:
             await asyncio.gather(*tasks, return_exceptions=True)
             if road:
                 await road.stop()
+            if relay:  # last, so that it takes along what the last batches raised
+                await relay.stop()
 
     def _road(self, pool: asyncpg.Pool) -> Road:
         return Road(

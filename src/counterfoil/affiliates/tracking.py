@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
 import asyncpg
 import msgspec
@@ -15,21 +15,17 @@ from uuid_utils import uuid7
 from counterfoil.api.auth import FORMS, PUBLIC
 from counterfoil.api.clients import Client
 from counterfoil.api.cross_origin import CROSS_ORIGIN
-from counterfoil.api.problems import invalid_field
-from counterfoil.api.reporting import Publisher, read_event, report
+from counterfoil.api.reporting import REPORTS, Publisher, read_event, report
 from counterfoil.api.requests import connection_of, takes
+from counterfoil.api.visitors import refuse_old, with_visitor
 from counterfoil.api.writing import Amount
 from counterfoil.database.connection import Connection
 from counterfoil.database.queries import sql
 from counterfoil.errors import RequestError
-from counterfoil.events import Click, decode_click, decode_conversion, rules
-from counterfoil.events.click import MAX_USER_AGENT
+from counterfoil.events import decode_click, decode_conversion
 from counterfoil.settings import Settings
 
 PATH = "/api/affiliates/track"
-
-LONGEST_DELAY = timedelta(days=1)
-"""How late a page may report its click: a browser that was closed sends it when it is opened again."""
 
 
 class ClickReport(Struct, rename="camel"):
@@ -76,7 +72,7 @@ class TrackedConversion(Struct, rename="camel"):
     f"{PATH}/click",
     status_code=202,
     operation_class=takes(ClickReport),
-    opt={PUBLIC: True, CROSS_ORIGIN: True, FORMS: True},
+    opt={REPORTS: "click", PUBLIC: True, CROSS_ORIGIN: True, FORMS: True},
     security=[{}],
 )
 async def track_click(
@@ -87,14 +83,18 @@ async def track_click(
 ) -> TrackedClick:
     """Publish a click; a repeat with the same click id and timestamp is the same click."""
     click = with_visitor(read_event(decode_click, body, settings), client)
-    if not client.is_platform:
-        refuse_old(click)
+    refuse_old(click, client)
     click_id = click.click_id or str(uuid7())
     await report(publisher, msgspec.structs.replace(click, click_id=click_id))
     return TrackedClick(click_id)
 
 
-@post(f"{PATH}/conversion", status_code=202, operation_class=takes(ConversionReport))
+@post(
+    f"{PATH}/conversion",
+    status_code=202,
+    operation_class=takes(ConversionReport),
+    opt={REPORTS: "conversion"},
+)
 async def track_conversion(
     body: RawBody,
     pool: NamedDependency[asyncpg.Pool],
@@ -109,25 +109,6 @@ async def track_conversion(
     return TrackedConversion(conversion.order_id)
 
 
-def refuse_old(click: Click) -> None:
-    """Raise 422 for a click of long ago: who needs no token must not write into days that are past."""
-    if click.timestamp < datetime.now(UTC) - LONGEST_DELAY:
-        raise invalid_field(
-            "timestamp", "must be of the last 24 hours; only the platform may tell of older clicks"
-        )
-
-
-def with_visitor(click: Click, client: Client) -> Click:
-    """The click with whoever sends it as its visitor, unless that is the platform and it names another."""
-    if client.is_platform and (click.ip_address or click.user_agent):
-        return click
-    return msgspec.structs.replace(
-        click,
-        ip_address=rules.ip_address(client.address, "ip_address", _nobody),
-        user_agent=rules.free_text(client.user_agent, "user_agent", _nobody, limit=MAX_USER_AGENT),
-    )
-
-
 async def refuse_converted(connection: Connection, order_id: str, timestamp: datetime) -> None:
     """Raise 409 for an order that is attributed by a conversion of this time or earlier."""
     if await connection.fetchval(sql("order_is_converted"), order_id, timestamp):
@@ -136,7 +117,3 @@ async def refuse_converted(connection: Connection, order_id: str, timestamp: dat
             "the order is attributed by a conversion of this time or earlier",
             errors=[{"field": "orderId", "rule": "is attributed"}],
         )
-
-
-def _nobody(_field: str) -> None:
-    """What is normalised is counted when the record is read."""

@@ -77,7 +77,7 @@ def handle_error(request: Request[Any, Any, Any], error: Exception) -> Response[
     if refusal is None:
         log.error("request_failed", method=request.method, path=request.scope["path"], exc_info=error)
         refusal = RequestError(500, "the server failed on this request; its log says why")
-    elif refusal.status == 503:
+    elif refusal.status == 503 and "retry_after" in refusal.extra:  # else it is as the operator wants it
         log.warning(
             "request_unavailable",
             method=request.method,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar, cast
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, quote, urlencode
 
 import asyncpg
 import msgspec
@@ -16,8 +16,10 @@ from litestar.openapi.spec import OpenAPIMediaType, Operation, RequestBody
 from litestar.params import FromQuery, HeaderParameter, QueryParameter
 
 from counterfoil.api.problems import invalid_field
+from counterfoil.api.writing import camel_case
 from counterfoil.errors import InvalidEvent, RequestError
 from counterfoil.events import rules
+from counterfoil.events.rules import MISSING_FIELD
 from counterfoil.settings import CodeCase, Settings
 
 ACTOR = "admin-api"
@@ -54,12 +56,22 @@ def read_body(body: bytes, kind: type[Body]) -> Body:
         raise RequestError(400, "the body is not UTF-8") from None
 
 
+@contextmanager
+def refusals() -> Iterator[None]:
+    """What a record would be parked for, the caller is told: 400 where it is of no field, else 422 naming the field."""
+    try:
+        yield
+    except InvalidEvent as error:
+        if not error.field:
+            raise RequestError(400, f"the body {error.rule}") from None
+        missing = error.kind == MISSING_FIELD
+        raise invalid_field(camel_case(error.field) if missing else error.field, error.rule) from None
+
+
 def read_code(value: str | None, code_case: CodeCase, field: str = "code") -> str | None:
     """A code by the rules of events, None when it is missing or blank; 422 when it breaks them."""
-    try:
+    with refusals():
         return rules.code(value, field, code_case, _nobody)
-    except InvalidEvent as error:
-        raise invalid_field(error.field, error.rule) from None
 
 
 def read_required_code(value: str, code_case: CodeCase, field: str = "code") -> str:
@@ -68,6 +80,12 @@ def read_required_code(value: str, code_case: CodeCase, field: str = "code") -> 
     if code is None:
         raise invalid_field(field, "must not be blank")
     return code
+
+
+def read_id(value: str, field: str) -> str:
+    """An id in a path by the rules of events; raises 422 for one that is blank or breaks them."""
+    with refusals():
+        return rules.required(rules.identity(value, field, _nobody), field)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +141,8 @@ def takes(kind: type[msgspec.Struct]) -> type[Operation]:
 def _link(request: Request[Any, Any, Any], offset: int, relation: str) -> str:
     query = request.scope["query_string"].decode("latin-1")
     kept = [(name, value) for name, value in parse_qsl(query, keep_blank_values=True) if name != "offset"]
-    return f'<{request.scope["path"]}?{urlencode([*kept, ("offset", offset)])}>; rel="{relation}"'
+    return f'<{quote(request.scope["path"])}?{urlencode([*kept, ("offset", offset)])}>; rel="{relation}"'
 
 
 def _nobody(_field: str) -> None:
-    """Normalised codes are counted for events, not for requests."""
+    """What is normalised is counted for events, not for requests."""

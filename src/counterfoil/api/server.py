@@ -27,6 +27,7 @@ from counterfoil.api.openapi import openapi_route
 from counterfoil.api.problems import database_away, handle_error
 from counterfoil.api.protocol import ProbeProtocol
 from counterfoil.api.rate_limit import RateLimit
+from counterfoil.api.reporting import Switch
 from counterfoil.api.requests import read_listing
 from counterfoil.errors import HaltingFailure, InvalidSetting
 from counterfoil.settings import Settings
@@ -51,9 +52,9 @@ def build_app(  # noqa: PLR0913, PLR0917 - all the parts that it joins
     dependencies: Mapping[str, Provide] | None = None,
     version: str = "",
 ) -> Front:
-    """The whole HTTP side as an ASGI application; routes may ask for `pool`, `settings`, `listing` and `client`.
+    """The whole HTTP side as an ASGI application.
 
-    What else they ask for must be among the dependencies.
+    Routes may ask for `pool`, `settings`, `metrics`, `listing` and `client`, and for what is among the dependencies.
     """
     clients = Clients(settings)
 
@@ -66,9 +67,13 @@ def build_app(  # noqa: PLR0913, PLR0917 - all the parts that it joins
     def provide_settings() -> Settings:
         return settings
 
+    def provide_metrics() -> Metrics:
+        return metrics
+
     provided = {
         "pool": Provide(provide_pool, sync_to_thread=False),
         "settings": Provide(provide_settings, sync_to_thread=False),
+        "metrics": Provide(provide_metrics, sync_to_thread=False),
         "listing": Provide(read_listing, sync_to_thread=False),
         "client": Provide(clients.client, sync_to_thread=False),
         **(dependencies or {}),
@@ -76,7 +81,12 @@ def build_app(  # noqa: PLR0913, PLR0917 - all the parts that it joins
     routed = Litestar(
         route_handlers=[*route_handlers, openapi_route(route_handlers, provided, version)],
         dependencies=provided,
-        guards=[require_authority, RateLimit(settings, clients).guard, require_json],
+        guards=[
+            require_authority,
+            RateLimit(settings, clients).guard,
+            Switch(settings).guard,
+            require_json,
+        ],
         exception_handlers={Exception: handle_error},
         response_headers={"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"},
         openapi_config=None,

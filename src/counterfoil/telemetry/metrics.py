@@ -63,6 +63,18 @@ class Metrics:
         self.batch_records = histogram("batch_records", "records of a transaction", RECORDS)
         self.batch_seconds = histogram("batch_seconds", "from a batch's first look to its commit", SECONDS)
 
+        # Alerts
+        self.relayed = counter("relayed", "records that the relay has published", "topic")
+        self.outbox_rows = gauge(
+            "outbox_rows", "what waits in the outbox to be published; where a relay runs"
+        )
+        self.outbox_oldest_seconds = gauge("outbox_oldest_seconds", "age of the oldest row of the outbox")
+
+        # HTTP
+        self.query_seconds = histogram(
+            "query_seconds", "from asking PostgreSQL to its answer, by what is read", SECONDS, "query"
+        )
+
         # The process
         self.ready = gauge("ready", "1 when /readyz answers 200")
         self.live = gauge("live", "1 when /livez answers 200")
@@ -94,9 +106,9 @@ class Metrics:
         self._describe(name, "gauge", labels, meaning)
         return Gauge(f"{PREFIX}_{name}", meaning, labels, registry=self.registry)
 
-    def _histogram(self, name: str, meaning: str, buckets: tuple[float, ...]) -> Histogram:
-        self._describe(name, "histogram", (), meaning)
-        return Histogram(f"{PREFIX}_{name}", meaning, buckets=buckets, registry=self.registry)
+    def _histogram(self, name: str, meaning: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+        self._describe(name, "histogram", labels, meaning)
+        return Histogram(f"{PREFIX}_{name}", meaning, labels, buckets=buckets, registry=self.registry)
 
     def _describe(self, name: str, kind: str, labels: tuple[str, ...], meaning: str) -> None:
         self.descriptions.append(Description(f"{PREFIX}_{name}", kind, labels, meaning))

@@ -145,7 +145,7 @@ class RecordScans(_VoucherFacts):
         for start in range(0, len(facts.events), PLAN_SLICE):
             add_scans(rows, facts, start, start + PLAN_SLICE, self._keep)
             await TURNS.preparing()
-        return Scans(facts, sorted(rows.values(), key=_key))  # same lock order in every worker
+        return Scans(facts, sorted(rows.values()))  # same lock order in every worker
 
     def held(self, plan: Scans) -> Collection[str]:
         """The vouchers to hold."""
@@ -164,7 +164,3 @@ class RecordScans(_VoucherFacts):
         closed = await scans_closed_before(connection)
         if closed is not None and (late := scans_before(facts, closed)):
             raise PoisonRecord(f"what occurred before {closed:%Y-%m-%d} is closed", "before_retention", late)
-
-
-def _key(row: ScanRow) -> tuple[str, object]:
-    return row[:2]

@@ -12,6 +12,8 @@ from counterfoil.database.counters import Counter
 from counterfoil.database.ledger import LedgerTable
 from counterfoil.database.partitions import PartitionedLedger
 from counterfoil.database.queries import sql
+from counterfoil.events.objects import EMPTY_OBJECT
+from counterfoil.events.scan import SCAN_SOURCES, SCAN_TYPES
 from counterfoil.vouchers.rules import AttemptRow, ClaimRow, ImpressionRow, ScanRow, VoucherRow
 
 SCAN_COLUMNS = (
@@ -37,6 +39,16 @@ _end = Struct(">iiiq").pack
 _NULL = _length(-1)
 _JSONB = b"\x01"
 """The version of the format in which the value follows."""
+
+
+def _value(text: str) -> bytes:
+    encoded = text.encode()
+    return _length(len(encoded)) + encoded
+
+
+# Few words that every scan has: encoded once.
+_EMPTY_OBJECT = _value(_JSONB.decode() + EMPTY_OBJECT)
+_KINDS = {(kind, origin): _value(kind) + _value(origin) for kind in SCAN_TYPES for origin in SCAN_SOURCES}
 
 
 def encode_scans(rows: Sequence[ScanRow]) -> bytes:
@@ -65,12 +77,12 @@ def encode_scans(rows: Sequence[ScanRow]) -> bytes:
             _time_and_length(8, timestamptz(at), len(voucher)),
             voucher,
         )
-        for text in (user, kind, origin):
-            if text is None:
-                parts.append(_NULL)
-            else:
-                encoded = text.encode()
-                parts += (_length(len(encoded)), encoded)
+        if user is None:
+            parts.append(_NULL)
+        else:
+            encoded = user.encode()
+            parts += (_length(len(encoded)), encoded)
+        parts.append(_KINDS[kind, origin])
         for document in (device, location):
             if document is None:
                 parts.append(_NULL)
@@ -83,8 +95,12 @@ def encode_scans(rows: Sequence[ScanRow]) -> bytes:
             else:
                 encoded = text.encode()
                 parts += (_length(len(encoded)), encoded)
-        encoded = metadata.encode()
-        parts += (_length(len(encoded) + 1), _JSONB, encoded, _end(4, source_id, 8, offset))
+        if metadata == EMPTY_OBJECT:
+            parts.append(_EMPTY_OBJECT)
+        else:
+            encoded = metadata.encode()
+            parts += (_length(len(encoded) + 1), _JSONB, encoded)
+        parts.append(_end(4, source_id, 8, offset))
     return b"".join(parts)
 
 

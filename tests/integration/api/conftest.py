@@ -19,6 +19,7 @@ from counterfoil.promos.routes import create_promo_code, list_promo_codes
 from counterfoil.settings import Settings
 from counterfoil.telemetry.health import Health
 from counterfoil.telemetry.metrics import Metrics
+from counterfoil.vouchers.routes import VOUCHER_ROUTES
 from support.http_client import Client
 
 ADMIN_ROUTES = (
@@ -27,6 +28,7 @@ ADMIN_ROUTES = (
     list_promo_codes,
     create_promo_code,
     *AFFILIATE_ROUTES,
+    *VOUCHER_ROUTES,
 )
 
 

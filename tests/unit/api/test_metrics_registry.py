@@ -20,6 +20,7 @@ EXPECTED = {
     "counterfoil_oldest_unread_seconds": ("topic",),
     "counterfoil_position": ("topic", "partition"),
     "counterfoil_paused": ("topic",),
+    "counterfoil_query_seconds": ("query",),
     "counterfoil_ready": (),
     "counterfoil_live": (),
     "counterfoil_build_info": ("version",),
