@@ -129,13 +129,18 @@ def bench(
     clicks: Annotated[
         int | None, typer.Option(help="Measure clicks instead of orders, so many in each run.", min=1_000)
     ] = None,
+    scans: Annotated[
+        int | None, typer.Option(help="Measure scans instead of orders, so many in each run.", min=1_000)
+    ] = None,
     runs: Annotated[int, typer.Option(help="Runs of each kind; medians are quoted.", min=1)] = 3,
     as_json: AsJson = False,
 ) -> None:
     """Measure this worker beside bare COPY and beside a handler with a transaction for each event."""
     from counterfoil.bench import run_bench  # noqa: PLC0415
 
-    sys.exit(run_bench(orders=orders, clicks=clicks, runs=runs, as_json=as_json))
+    if clicks is not None and scans is not None:
+        raise typer.BadParameter("measure --clicks or --scans, one at a time")
+    sys.exit(run_bench(orders=orders, clicks=clicks, scans=scans, runs=runs, as_json=as_json))
 
 
 @app.command()
@@ -217,6 +222,7 @@ def verify(
 
 
 Limit = Annotated[int, typer.Option(min=1, max=1_000_000, help="Show so many rows of each list at most.")]
+Days = Annotated[int, typer.Option(min=1, max=36_500, help="Of so many days, today included.")]
 
 
 @explain.command("order")
@@ -242,7 +248,7 @@ def explain_promo(code: Annotated[str, typer.Argument()], limit: Limit = 50, as_
 @explain.command("affiliate")
 def explain_affiliate(
     handle: Annotated[str, typer.Argument(metavar="HANDLE", help="The handle, or the pixel.")],
-    days: Annotated[int, typer.Option(min=1, max=36_500, help="Of so many days, today included.")] = 30,
+    days: Days = 30,
     limit: Limit = 50,
     as_json: AsJson = False,
 ) -> None:
@@ -256,6 +262,17 @@ def explain_partner(
 ) -> None:
     """What a partner has earned and was paid: users, links, programs, balances, and the rows of each."""
     _explain("partner", partner_id, limit=limit, as_json=as_json)
+
+
+@explain.command("voucher")
+def explain_voucher(
+    voucher_id: Annotated[str, typer.Argument(metavar="ID")],
+    days: Days = 30,
+    limit: Limit = 50,
+    as_json: AsJson = False,
+) -> None:
+    """What came of a voucher: days, wallets, attempts and scans, and whether its counts are what these come to."""
+    _explain("voucher", voucher_id, days=days, limit=limit, as_json=as_json)
 
 
 def _explain(kind: str, key: str, *, as_json: bool, **span: int) -> None:

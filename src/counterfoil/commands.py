@@ -180,7 +180,7 @@ def verify(settings: Settings, *, with_repair: bool) -> dict[str, Any]:
 
 
 def explain(settings: Settings, kind: str, key: str, *, limit: int = 50, days: int = 30) -> Report | None:
-    """Every row behind the numbers of one order, code, affiliate or partner; None where nothing is known of it."""
+    """Every row behind the numbers of one order, code, affiliate and the like; None where nothing is known of it."""
 
     async def work(connection: Connection) -> Report | None:
         return await explain_in(connection, kind, key, Rules.of(settings), Span(limit, days))

@@ -839,6 +839,24 @@ KEYS = {
         "clicks",
     },
     "partner": {"partner", "totals", "users", "links", "enrollments", "balances", "payouts", "commissions"},
+    "voucher": {
+        "voucher",
+        "days",
+        "stored",
+        "compared",
+        "unique_users",
+        "totals",
+        "daily",
+        "states",
+        "places",
+        "wallets",
+        "attempts",
+        "failures",
+        "refused_facts",
+        "closings",
+        "scans",
+        "scans_found",
+    },
 }
 
 
@@ -849,6 +867,7 @@ async def one_of_each(shop):
     await shop.execute("INSERT INTO promo_codes (code) VALUES ('X')")
     await shop.execute("INSERT INTO affiliate_coupon_usages (order_id, code) VALUES ('X', 'X')")
     await shop.execute("INSERT INTO partners (id) VALUES ('X')")
+    await shop.execute("INSERT INTO vouchers (id) VALUES ('X')")
     return shop
 
 
@@ -887,7 +906,7 @@ async def test_what_nothing_is_known_of_is_one_line_and_exit_code_1(db, run, kin
         ["coupon", "A", "--days", "3"],
         ["affiliate", "h", "--days", "0"],
         ["affiliate", "h", "--days", "99999999999"],
-        ["voucher", "1"],
+        ["voucher", "v", "--days", "0"],
         ["sku", "1"],
     ],
 )
@@ -959,6 +978,10 @@ async def test_a_hostile_id_in_the_tables_is_shown_as_text(shop, run, report, ke
     await a_claim(shop, key, pixel=key + "p", link=key)
     await a_claim(shop, key, pixel=None, link=key)
     await a_click(shop, key, pixel=key + "p")
+    await shop.execute(
+        "INSERT INTO vouchers (id, business_id, title, created_at) VALUES ($1, $1, $1, now())", key
+    )
+    await shop.execute("INSERT INTO customer_vouchers (customer_id, voucher_id) VALUES ($1, $1)", key)
     for kind in explaining.KINDS:
         code, shown, _ = await run(kind, "--", key)
         assert code == 0

@@ -14,8 +14,15 @@ from counterfoil.partners.rules import program_id
 from counterfoil.routing import COUNTERS
 
 GUIDE = Path(__file__).parents[2] / "docs" / "import.md"
-BLOCKS = re.findall(r"^```sql\n(.*?)^```", GUIDE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-CREATE, *TAKE_OVER, WHY, COMPARE, DROP = BLOCKS
+COMMISSIONS, VOUCHERS = GUIDE.read_text(encoding="utf-8").split("\n## Vouchers\n")
+
+
+def blocks(text: str) -> list[str]:
+    return re.findall(r"^```sql\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+CREATE, *TAKE_OVER, WHY, COMPARE, DROP = blocks(COMMISSIONS)
+CREATE_VOUCHERS, *TAKE_OVER_VOUCHERS, COMPARE_VOUCHERS, DROP_VOUCHERS = blocks(VOUCHERS)
 
 OLD = (
     """INSERT INTO old.users VALUES
@@ -40,8 +47,8 @@ OLD = (
 )
 
 
-async def take_over(db) -> None:
-    for block in TAKE_OVER:
+async def take_over(db, blocks=TAKE_OVER) -> None:
+    for block in blocks:
         async with db.transaction():
             await db.execute(block)
 
@@ -145,3 +152,151 @@ async def test_blanks_are_refused_from_then_on(imported):
             table,
             f"{column}_not_blank",
         )
+
+
+# Vouchers
+
+
+def uuid(number: int) -> str:
+    return f"0f8fad5b-d9cb-469f-a165-{number:012}"
+
+
+V1, V2, V3, C1, C2, C3, B1 = (uuid(number) for number in range(7))
+
+OLD_VOUCHERS = (
+    f"""INSERT INTO old."Voucher" VALUES
+        ('{V1}', '{B1}', 'A fifth off', '2025-01-01Z', '2030-01-01Z', 10, 2, 3),
+        ('{V2}', NULL, NULL, '2025-01-02Z', NULL, 1, 0, 0), ('{V3}', NULL, NULL, NULL, NULL, NULL, NULL, NULL)""",
+    f"""INSERT INTO old."VoucherScan" VALUES
+        ('{uuid(20)}', '{V1}', '{C1}', 'CUSTOMER', 'CAMERA', NULL, '{{"city": "Bonn"}}', 'x', '2025-02-01Z', NULL),
+        ('{uuid(21)}', '{V1}', NULL, 'BUSINESS', 'LINK', '{{}}', NULL, NULL, '2025-02-02Z', '{{}}'),
+        ('{uuid(22)}', '{V1}', '{C2}', 'CUSTOMER', 'SHARE', NULL, 'null', NULL, NULL, NULL),
+        ('{uuid(25)}', '{V1}', '{C1}', 'CUSTOMER', 'SHARE', NULL, 'null', NULL, '2025-02-02 09:00Z', NULL),
+        ('{uuid(23)}', '{V2}', '{C2}', 'CUSTOMER', 'SHARE', '{{}}', NULL, NULL, '2025-03-02Z', '{{}}'),
+        ('{uuid(24)}', '{V2}', '{C2}', 'CUSTOMER', 'SHARE', '{{}}', NULL, NULL, '2025-03-02Z', '{{}}')""",
+    f"""INSERT INTO old."CustomerVoucher" VALUES
+        ('{C1}', '{V1}', '2025-02-03Z', 'CLAIMED', '{{"push": true}}', '2025-02-04Z', NULL),
+        ('{C2}', '{V1}', '2025-02-04Z', 'REDEEMED', NULL, NULL, '{{"from": "mail"}}'),
+        ('{C3}', '{V2}', '2025-02-04Z', 'EXPIRED', NULL, NULL, NULL)""",
+    f"""INSERT INTO old."RedemptionAttempt" VALUES
+        ('{uuid(30)}', '{V1}', '{B1}', '{C1}', '2025-02-05Z', false, 'closed', '{{}}', NULL, NULL),
+        ('{uuid(31)}', '{V1}', '{B1}', '{C1}', '2025-02-06Z', true, NULL, NULL, NULL, '{{}}'),
+        ('{uuid(32)}', '{V2}', '{B1}', NULL, '2025-02-07Z', true, NULL, '{{}}', NULL, '{{}}')""",
+)
+COUNTED = (
+    "vouchers",
+    "voucher_hourly",
+    "voucher_places",
+    "voucher_scanner_days",
+    "voucher_returns",
+    "voucher_daily",
+    "customer_vouchers",
+)
+
+
+@pytest.fixture
+async def vouchers(db):
+    """The database once the vouchers' part of the guide was followed, after a scan of V3 that came by an event."""
+    await db.execute(
+        "INSERT INTO voucher_scans (scan_id, voucher_id, occurred_at, scan_type, scan_source) "
+        "VALUES ('s1', $1, '2025-05-01Z', 'CUSTOMER', 'CAMERA')",
+        V3,
+    )
+    await db.execute(CREATE_VOUCHERS)
+    for statement in OLD_VOUCHERS:
+        await db.execute(statement)
+    await take_over(db, TAKE_OVER_VOUCHERS)
+    return db
+
+
+async def counted(db) -> dict[str, list]:
+    """Everything that is counted of vouchers, without the times of writing."""
+    rows = {table: await db.fetch(f"SELECT * FROM {table}") for table in COUNTED}
+    return {
+        table: sorted(
+            repr({name: value for name, value in row.items() if name != "updated_at"}) for row in found
+        )
+        for table, found in rows.items()
+    }
+
+
+async def test_vouchers_count_what_they_counted_before(vouchers):
+    rows = await vouchers.fetch(
+        "SELECT id, scan_count, claim_count, redemption_count, impressions FROM vouchers ORDER BY id"
+    )
+    assert [tuple(row) for row in rows] == [(V1, 10, 2, 1, 3), (V2, 2, 1, 1, 0), (V3, 1, 0, 0, 0)]
+    title = "SELECT title, business_id, created_at IS NULL FROM vouchers WHERE id = $1"
+    assert tuple(await vouchers.fetchrow(title, V1)) == ("A fifth off", B1, False)
+    assert tuple(await vouchers.fetchrow(title, V3)) == (None, None, True)
+
+
+async def test_scans_without_rows_are_a_closing_of_a_day_before_all_others(vouchers):
+    closings = await vouchers.fetch("SELECT key, day::text, sums ->> 'reason' AS reason FROM ledger_closings")
+    assert [tuple(row) for row in closings] == [(V1, "1999-12-31", "opening balance")]
+    hour = await vouchers.fetchrow(
+        "SELECT scans, anonymous_scans FROM voucher_hourly WHERE voucher_id = $1 ORDER BY hour LIMIT 1", V1
+    )
+    assert tuple(hour) == (7, 7)
+    users = "SELECT sum(users) FROM voucher_returns WHERE voucher_id = $1 AND previous_day = '-infinity'"
+    assert await vouchers.fetchval(users, V1) == 1
+
+
+async def test_wallets_keep_what_is_known_of_them(vouchers):
+    rows = await vouchers.fetch(
+        """SELECT customer_id, status, claimed_at::date::text AS claimed, redeemed_at::date::text AS redeemed,
+                  first_scanned_at::date::text AS scanned, notification_preferences::text AS preferences
+           FROM customer_vouchers ORDER BY voucher_id, customer_id"""
+    )
+    assert [tuple(row) for row in rows] == [
+        (C1, "REDEEMED", "2025-02-03", "2025-02-06", "2025-02-01", '{"push": true}'),
+        (C2, "REDEEMED", "2025-02-04", None, None, "{}"),
+        (C3, "EXPIRED", "2025-02-04", None, None, "{}"),
+    ]
+
+
+async def test_each_month_with_scans_has_a_partition(vouchers):
+    assert await vouchers.fetchval("SELECT count(*) FROM voucher_scans_default") == 0
+    assert await vouchers.fetchval("SELECT count(*) FROM voucher_scans_2025_02") == 3
+
+
+async def test_what_is_imported_verifies_and_survives_a_repair(vouchers):
+    assert await find_drift(vouchers, COUNTERS) == []
+    before = await counted(vouchers)
+    await vouchers.execute("UPDATE vouchers SET scan_count = 0")
+    await vouchers.execute("DELETE FROM voucher_hourly")
+    assert await find_drift(vouchers, COUNTERS) != []
+    await vouchers.fetch("SELECT recount_vouchers(array_agg(id)) FROM vouchers")
+    assert await counted(vouchers) == before
+
+
+async def test_months_can_be_closed_after_an_import(vouchers):
+    before = await counted(vouchers)
+    closed = await vouchers.fetch("SELECT close_scan_partitions('2025-03-15')")
+    assert [row[0] for row in closed] == ["voucher_scans_2025_02"]
+    assert await find_drift(vouchers, COUNTERS) == []
+    assert await counted(vouchers) == before
+    days = await vouchers.fetch("SELECT day::text FROM ledger_closings WHERE key = $1 ORDER BY day", V1)
+    assert [row["day"] for row in days] == ["1999-12-31", "2025-02-01", "2025-02-02"]
+
+
+async def test_the_vouchers_part_can_be_followed_again(vouchers):
+    ledgers = ("voucher_scans", "voucher_impressions", "redemption_attempts", "ledger_closings")
+    before = (
+        await counted(vouchers),
+        [await vouchers.fetchval(f"SELECT count(*) FROM {name}") for name in ledgers],
+    )
+    await take_over(vouchers, TAKE_OVER_VOUCHERS)
+    assert before == (
+        await counted(vouchers),
+        [await vouchers.fetchval(f"SELECT count(*) FROM {name}") for name in ledgers],
+    )
+
+
+async def test_the_comparison_shows_the_vouchers_that_count_otherwise_than_before(vouchers):
+    found = await vouchers.fetch(COMPARE_VOUCHERS)
+    assert [row["id"] for row in found] == [
+        V2,
+        V3,
+    ]  # one has more rows than it counted, one had a scan meanwhile
+    await vouchers.execute(DROP_VOUCHERS)
+    assert await vouchers.fetchval("""SELECT to_regclass('old."Voucher"') IS NULL""")

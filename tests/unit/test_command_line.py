@@ -74,6 +74,7 @@ def test_help_names_every_command(run):
         *COMMANDS,
         *("dead-letters list", "dead-letters show", "dead-letters retry"),
         *("explain order", "explain coupon", "explain promo", "explain affiliate", "explain partner"),
+        "explain voucher",
         "backfill partners",
     ],
 )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from math import isfinite
 from typing import Any, TypeAlias
 
 import asyncpg
@@ -17,16 +19,26 @@ Row: TypeAlias = dict[str, Any]
 Report: TypeAlias = dict[str, Any]
 """Facts and rows by name, and `agrees`: whether every number in it is what its rows say."""
 
+DOCUMENTS = ("content", "device_info", "location", "metadata", "notification_preferences")
+"""Columns that hold what somebody else has put together."""
+
+MOST_DIGITS = 4_000
+"""Of a whole number: Python reads no longer ones."""
+
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _INFINITY = {2**63 - 1: "infinity", -(2**63): "-infinity"}
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """How much of long lists is read: so many rows, and of an affiliate so many days that end today."""
+    """How much of long lists is read: so many rows, and of an affiliate or a voucher so many days that end today."""
 
     limit: int = 50
     days: int = 30
+
+
+class Document(dict[str, Any]):
+    """An object as an event told it: whatever its members are called, they are nothing of ours."""
 
 
 async def fetch_rows(connection: Connection, statement: str, *values: object) -> list[Row]:
@@ -38,6 +50,13 @@ async def fetch_row(connection: Connection, statement: str, *values: object) -> 
     """The first row of a named statement, if it has one."""
     record = await connection.fetchrow(sql(statement), *values)
     return None if record is None else _told(record)
+
+
+def with_documents(rows: list[Row]) -> list[Row]:
+    """The rows, with objects in place of their texts."""
+    return [
+        row | {name: _document(row[name]) for name in DOCUMENTS if row.get(name) is not None} for row in rows
+    ]
 
 
 def differences(numbers: list[tuple[str, object, object]]) -> list[Row]:
@@ -83,3 +102,15 @@ def _plain(name: str, value: object, digits: int) -> object:
     if not isinstance(value, Decimal):
         return value
     return amount_text(value, 0 if name.endswith("percent") else digits)
+
+
+def _document(text: str) -> object:
+    return json.loads(text, object_hook=Document, parse_int=_integer, parse_float=_fraction)
+
+
+def _integer(digits: str) -> int | str:
+    return int(digits) if len(digits) <= MOST_DIGITS else digits
+
+
+def _fraction(digits: str) -> float | str:
+    return value if isfinite(value := float(digits)) else digits

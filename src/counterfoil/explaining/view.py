@@ -10,7 +10,8 @@ from counterfoil.explaining.cells import Section
 from counterfoil.explaining.code_view import view_coupon, view_promo
 from counterfoil.explaining.order_view import view_order
 from counterfoil.explaining.partner_view import view_partner
-from counterfoil.explaining.rows import Report
+from counterfoil.explaining.rows import Document, Report
+from counterfoil.explaining.voucher_view import view_voucher
 
 VIEWS: dict[str, Callable[[Report], Iterable[Section]]] = {
     "order": view_order,
@@ -18,6 +19,7 @@ VIEWS: dict[str, Callable[[Report], Iterable[Section]]] = {
     "promo": view_promo,
     "affiliate": view_affiliate,
     "partner": view_partner,
+    "voucher": view_voucher,
 }
 AGREES = {
     "order": "Posted = target.",
@@ -25,6 +27,10 @@ AGREES = {
     "promo": "No drift: the counts are what the rows say.",
     "affiliate": "No drift: the days show what the ledgers say, and what is posted is what is attributed.",
     "partner": "No drift: each payout is the sum of the rows that it paid.",
+    "voucher": (
+        "No drift: the counts are what the tables come to that they are compared with. "
+        "The scans themselves are counted again by `counterfoil verify`."
+    ),
 }
 DISAGREES = (
     "Something here is not what its rows say: `counterfoil verify` looks at everything, --repair mends it."
@@ -48,7 +54,7 @@ def _sources(value: Any) -> Iterator[dict[str, Any]]:
     if isinstance(value, list):
         for element in value:
             yield from _sources(element)
-    elif isinstance(value, dict):
+    elif isinstance(value, dict) and not isinstance(value, Document):
         for name, element in value.items():
             if name != "source":
                 yield from _sources(element)
@@ -59,7 +65,7 @@ def _sources(value: Any) -> Iterator[dict[str, Any]]:
 def _with_named_sources(value: Any, *, of_one_cluster: bool) -> Any:
     if isinstance(value, list):
         return [_with_named_sources(element, of_one_cluster=of_one_cluster) for element in value]
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or isinstance(value, Document):
         return value
     return {
         name: _source_name(element, of_one_cluster)
