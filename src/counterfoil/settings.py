@@ -305,7 +305,9 @@ class Settings(BaseSettings):
         description="scans in a window that raise an alert where nothing is known yet to compare them with",
     )
     voucher_failed_redemptions_limit: int = Field(
-        default=10, ge=0, description="failed redemptions of a voucher within their window that raise an alert"
+        default=10,
+        ge=0,
+        description="failed redemptions of a voucher within their window that raise an alert",
     )
     voucher_failed_redemptions_window_s: Seconds = Field(
         default=timedelta(minutes=15),

@@ -41,6 +41,12 @@ WRONG = {
     "TOPIC_CONVERSION": ["a/b"],
     "TOPIC_USER_CREATED": ["é"],
     "TOPIC_LINK_CREATED": ["a b"],
+    "TOPIC_VOUCHER_CREATED": ["a b"],
+    "TOPIC_IMPRESSION": ["a/b"],
+    "TOPIC_SCAN": ["a b", "x" * 250],
+    "TOPIC_CLAIM": ["é"],
+    "TOPIC_REDEMPTION": ["a b"],
+    "TOPIC_VOUCHER_ALERT": ["a b"],
     "TOPIC_PARTITIONS": ["0", "many", "10001", "1.5"],
     "BATCH_MAX_RECORDS": ["0", "50001", "x"],
     "BATCH_MAX_WAIT_MS": ["0", "101", "-5", "x"],
@@ -67,6 +73,19 @@ WRONG = {
     "DEFAULT_COMMISSION_PERCENT": ["-1", "100.1", "10%", "NaN", "Infinity", "1.0000001", "ten"],
     "COMMISSION_HOLD_DAYS": ["-1", "1.5", "x", "36501"],
     "RETENTION_DAYS_CLICKS": ["0", "-1", "off", "36501"],
+    "VOUCHER_SCAN_WINDOW_S": ["59", "3601", "x", "-1"],
+    "VOUCHER_SCAN_RATE_FACTOR": ["0.9", "nan", "inf", "ten"],
+    "VOUCHER_SCAN_RATE_MIN": ["-1", "1.5"],
+    "VOUCHER_DEVICE_SCAN_RATE_MIN": ["-1", "x"],
+    "VOUCHER_ADDRESS_SCAN_RATE_MIN": ["-1", "x"],
+    "VOUCHER_SCAN_RATE_CEILING": ["-1", "off"],
+    "VOUCHER_FAILED_REDEMPTIONS_LIMIT": ["-1", "x"],
+    "VOUCHER_FAILED_REDEMPTIONS_WINDOW_S": ["59", "86401"],
+    "VOUCHER_LOW_CONVERSION_LIMIT": ["-0.1", "1.1", "1%", "nan"],
+    "VOUCHER_LOW_CONVERSION_DAYS": ["0", "367"],
+    "VOUCHER_LOW_CONVERSION_MIN_SCANS": ["0", "x"],
+    "ALERT_COOLDOWN_S": ["-1", "604801", "soon"],
+    "ALERT_MAX_AGE_S": ["0", "-1"],
     "MIGRATE_ON_START": ["later"],
     "DATABASE_TIMEOUT_S": ["0", "-1", "x", "9" * 40],
     "HTTP_PORT": ["-1", "65536", "http"],
@@ -115,6 +134,12 @@ def test_two_event_types_may_not_share_a_topic(monkeypatch):
     with pytest.raises(
         InvalidSetting, match=r"^COUNTERFOIL_TOPIC_\*: two event types share the topic orders$"
     ):
+        load_settings()
+
+
+def test_what_goes_out_may_not_come_in_again(monkeypatch):
+    monkeypatch.setenv(f"{PREFIX}TOPIC_VOUCHER_ALERT", "scan")
+    with pytest.raises(InvalidSetting, match=r"share the topic scan$"):
         load_settings()
 
 

@@ -216,6 +216,19 @@ async def test_the_openapi_document_shows_bodies_and_parameters(serve) -> None:
     assert [entry["name"] for entry in operation["parameters"]] == ["Idempotency-Key"]
 
 
+async def test_an_answer_is_not_held_back_until_the_one_before_is_acknowledged() -> None:
+    server = a_server()
+    await server.start()
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    await reader.readuntil(b"ok\n")
+    (connection,) = server._uvicorn.server_state.connections
+    accepted = connection.transport.get_extra_info("socket")
+    assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    writer.close()
+    await server.stop()
+
+
 async def test_a_port_in_use_is_one_line_that_names_the_setting() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

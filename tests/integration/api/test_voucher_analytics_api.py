@@ -377,7 +377,9 @@ async def test_only_the_roll_ups_of_the_voucher_are_read(db) -> None:
         INSERT INTO voucher_daily (voucher_id, day) SELECT 'v' || v, day FROM {days_and_vouchers};
         INSERT INTO voucher_returns SELECT 'v' || v, day, '-infinity', 1 FROM {days_and_vouchers};
         INSERT INTO voucher_places SELECT 'v' || v, day, 'Bern', 1 FROM {days_and_vouchers};
-        ANALYZE voucher_hourly, voucher_daily, voucher_returns, voucher_places;
+        INSERT INTO voucher_place_months
+        SELECT voucher_id, date_trunc('month', day), place, count(*) FROM voucher_places GROUP BY 1, 2, 3;
+        ANALYZE voucher_hourly, voucher_daily, voucher_returns, voucher_places, voucher_place_months;
         """
     )
     span = "v7", date.min, date(2026, 2, 1)
@@ -398,6 +400,7 @@ async def test_only_the_roll_ups_of_the_voucher_are_read(db) -> None:
                 "voucher_daily_pkey",
                 "voucher_returns_pkey",
                 "voucher_places_pkey",
+                "voucher_place_months_pkey",
             }
 
 
