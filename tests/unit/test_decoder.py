@@ -9,7 +9,7 @@ import pytest
 from counterfoil.errors import InvalidEvent
 from counterfoil.events import CodeCase, Rules, decode_order_placed
 from counterfoil.ingest.breaker import WINDOW, Breaker
-from counterfoil.ingest.decoding import DECODE_SLICE, Decoder
+from counterfoil.ingest.decoding import DECODE_BYTES, DECODE_SLICE, Decoder
 from counterfoil.ingest.routes import Route
 from counterfoil.telemetry.metrics import Metrics
 from support.builders import PLACED, a_record, a_state, an_order, records_of
@@ -70,6 +70,28 @@ async def test_the_loop_turns_between_slices():
     await a_decoder().decode(a_state(), records_of(*[an_order()] * (4 * DECODE_SLICE)))
     counting.cancel()
     assert turns >= 3
+
+
+@pytest.mark.parametrize(
+    ("sizes", "slices"),
+    [
+        ([DECODE_BYTES + 1, DECODE_BYTES + 1, 7], [1, 1, 1]),
+        ([DECODE_BYTES, 1, 1], [1, 2]),
+        ([10] * (DECODE_SLICE + 2), [DECODE_SLICE, 2]),
+    ],
+)
+async def test_a_slice_holds_so_many_bytes_or_a_single_record(monkeypatch, sizes, slices):
+    decoder, found = a_decoder(), []
+    decode_slice = decoder._decode_slice
+
+    def seen(chunk, records):
+        found.append(len(records))
+        return decode_slice(chunk, records)
+
+    monkeypatch.setattr(decoder, "_decode_slice", seen)
+    records = [a_record(n, b"x" * size) for n, size in enumerate(sizes)]
+    assert len((await decoder.decode(a_state(), records)).malformed) == len(sizes)
+    assert found == slices
 
 
 @pytest.mark.parametrize("extra", [0, 1, DECODE_SLICE - 1])

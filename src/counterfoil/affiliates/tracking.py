@@ -17,7 +17,7 @@ from counterfoil.api.clients import Client
 from counterfoil.api.cross_origin import CROSS_ORIGIN
 from counterfoil.api.reporting import REPORTS, Publisher, read_event, report
 from counterfoil.api.requests import connection_of, takes
-from counterfoil.api.visitors import refuse_old, with_visitor
+from counterfoil.api.visitors import refuse_other_days, with_visitor
 from counterfoil.api.writing import Amount
 from counterfoil.database.connection import Connection
 from counterfoil.database.queries import sql
@@ -83,7 +83,7 @@ async def track_click(
 ) -> TrackedClick:
     """Publish a click; a repeat with the same click id and timestamp is the same click."""
     click = with_visitor(read_event(decode_click, body, settings), client)
-    refuse_old(click, client)
+    refuse_other_days(click, client)
     click_id = click.click_id or str(uuid7())
     await report(publisher, msgspec.structs.replace(click, click_id=click_id))
     return TrackedClick(click_id)

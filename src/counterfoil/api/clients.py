@@ -18,11 +18,15 @@ Network = IPv4Network | IPv6Network
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """Who sends a request; the platform may speak for a visitor of its own, anybody else only for himself."""
+    """Who sends a request; the platform may speak for a visitor of its own, anybody else only for himself.
+
+    A program on this machine is the platform where no token is set; `holds_token` tells that one is, and was sent.
+    """
 
     address: str | None
     user_agent: str | None
     is_platform: bool
+    holds_token: bool = False
 
 
 class Clients:
@@ -30,14 +34,17 @@ class Clients:
 
     def __init__(self, settings: Settings) -> None:
         self._trusted = [ip_network(network) for network in settings.trusted_proxies]
+        self._has_token = settings.admin_token is not None
 
     def client(self, request: Request[Any, Any, Any]) -> Client:
         """The sender of a request."""
         address = self.address(request.scope)
+        is_platform = is_authorised(request.scope)
         return Client(
             address=None if address is None else str(address),
             user_agent=request.headers.get("user-agent"),
-            is_platform=is_authorised(request.scope),
+            is_platform=is_platform,
+            holds_token=is_platform and self._has_token,
         )
 
     def address(self, scope: Mapping[str, Any]) -> Address | None:

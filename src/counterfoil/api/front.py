@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from counterfoil.api.auth import Gate, announced_length, has_body
 from counterfoil.api.cross_origin import ANY_ORIGIN, CrossOrigin
@@ -50,7 +51,7 @@ class Front:
         if permission is not None:
             await _send(exchange.send, permission)
             return
-        refusal = self._gate.refusal(scope)
+        refusal = self._gate.refusal(scope) or _unreadable_path(scope)
         if refusal is None:
             await self._routed(scope, exchange.receive, exchange.send)
         else:
@@ -114,6 +115,15 @@ class _Exchange:
 async def _send(send: Send, answer: Answer) -> None:
     await send({"type": "http.response.start", "status": answer.status, "headers": list(answer.headers)})
     await send({"type": "http.response.body", "body": answer.body, "more_body": False})
+
+
+def _unreadable_path(scope: Scope) -> RequestError | None:
+    """400 for a path that is not UTF-8: each of its other bytes would be read as the same character."""
+    try:
+        unquote_to_bytes(scope.get("raw_path") or b"").decode()
+    except UnicodeDecodeError:
+        return RequestError(400, "the path must be UTF-8, percent-encoded")
+    return None
 
 
 def _too_long() -> RequestError:

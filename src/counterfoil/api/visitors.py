@@ -14,6 +14,9 @@ from counterfoil.events import Click, Scan, rules
 LONGEST_DELAY = timedelta(days=1)
 """How late a page may report a visit: a browser that was closed sends it when it is opened again."""
 
+CLOCK_SKEW = timedelta(minutes=5)
+"""How far a visitor's clock may go ahead of ours."""
+
 Visit = TypeVar("Visit", Click, Scan)
 
 
@@ -28,11 +31,13 @@ def with_visitor(visit: Visit, client: Client) -> Visit:
     )
 
 
-def refuse_old(visit: Click | Scan, client: Client) -> None:
-    """Raise 422 for a visit of long ago: who needs no token must not write into days that are past."""
-    if not client.is_platform and visit.timestamp < datetime.now(UTC) - LONGEST_DELAY:
+def refuse_other_days(visit: Click | Scan, client: Client) -> None:
+    """Raise 422 for a visit of long ago or to come: who needs no token must not write into other days than today's."""
+    now = datetime.now(UTC)
+    if not client.is_platform and not now - LONGEST_DELAY <= visit.timestamp <= now + CLOCK_SKEW:
         raise invalid_field(
-            "timestamp", "must be of the last 24 hours; only the platform may tell of what was before"
+            "timestamp",
+            "must be of the last 24 hours; only the platform may tell of what was before or is to come",
         )
 
 

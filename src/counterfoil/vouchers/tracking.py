@@ -18,7 +18,7 @@ from counterfoil.api.clients import Client
 from counterfoil.api.cross_origin import CROSS_ORIGIN
 from counterfoil.api.reporting import REPORTS, Publisher, read_event_about, report
 from counterfoil.api.requests import connection_of, takes
-from counterfoil.api.visitors import refuse_old, with_visitor
+from counterfoil.api.visitors import refuse_other_days, with_visitor
 from counterfoil.api.writing import time_text
 from counterfoil.database.connection import Connection
 from counterfoil.database.queries import sql
@@ -106,8 +106,10 @@ async def track_scan(
     settings: NamedDependency[Settings],
 ) -> TrackedScan:
     """Publish a scan; a repeat with the same scan id and timestamp is the same scan."""
-    scan = with_visitor(read_event_about("voucher_id", voucher_id, decode_scan, body, settings), client)
-    refuse_old(scan, client)
+    scan = read_event_about("voucher_id", voucher_id, decode_scan, body, settings)
+    if not client.holds_token:  # else its address would be that of the platform's own server
+        scan = with_visitor(scan, client)
+    refuse_other_days(scan, client)
     scan_id = scan.scan_id or str(uuid7())
     await report(publisher, msgspec.structs.replace(scan, scan_id=scan_id))
     return TrackedScan(scan_id)

@@ -102,7 +102,7 @@ async def test_the_platform_may_speak_for_its_visitor_and_of_the_past(platform, 
     assert (await platform.post(SCAN, SCANNED | of_another, user_agent="node")).status == 202
     await platform.post(SCAN, SCANNED, user_agent="node")
     found = [(scan.ip_address, scan.user_agent) for scan in kept.events]
-    assert found == [("198.51.100.1", "Real"), ("127.0.0.1", "node")]
+    assert found == [("198.51.100.1", "Real"), (None, None)]  # not the platform's own server
     assert kept.events[0].timestamp == NOON
 
 
@@ -151,6 +151,7 @@ async def test_scans_need_no_database(serve, kept) -> None:
         ({"metadata": 1}, "metadata"),
         ({"timestamp": "yesterday"}, "timestamp"),
         ({"timestamp": (datetime.now(UTC) - timedelta(hours=25)).isoformat()}, "timestamp"),
+        ({"timestamp": (datetime.now(UTC) + timedelta(hours=1)).isoformat()}, "timestamp"),
         ({"timestamp": (datetime.now(UTC) + timedelta(days=2)).isoformat()}, "timestamp"),
     ],
 )
@@ -231,6 +232,15 @@ async def test_a_path_that_names_no_voucher_is_422(platform, kept, named: str) -
         reply = await platform.post(f"/api/v1/vouchers/{named}/{what}", body)
         assert reply.status == 422, (what, reply.body)
         assert reply.json["errors"][0]["field"] == "voucherId"
+    assert kept.events == []
+
+
+@pytest.mark.parametrize("path", ["/api/v1/vouchers/%FF%FE/scan", "/api/v1/vouchers/a%C3/scan"])
+async def test_a_path_that_is_not_utf8_is_400(platform, visitor, kept, path: str) -> None:
+    for client in (platform, visitor):
+        reply = await client.post(path, SCANNED)
+        assert (reply.status, reply.headers["content-type"]) == (400, "application/problem+json")
+    assert (await visitor.post("/api/v1/vouchers/%FF/claim", CLAIMED)).status == 401
     assert kept.events == []
 
 
