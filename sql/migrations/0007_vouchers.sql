@@ -194,6 +194,8 @@ CREATE TABLE voucher_hourly (
   CONSTRAINT every_scan_has_a_source CHECK (scans = camera_scans + gallery_scans + link_scans + share_scans)
 ) WITH (fillfactor = 50);
 
+CREATE INDEX voucher_hourly_by_hour ON voucher_hourly (hour);
+
 -- Who scanned on which day. Distinct users of any days are counted from voucher_returns, without looking at anybody.
 CREATE TABLE voucher_scanner_days (
   voucher_id  text COLLATE "C" NOT NULL,
@@ -226,6 +228,17 @@ CREATE TABLE voucher_places (
   CONSTRAINT scans_not_negative CHECK (scans >= 0)
 ) WITH (fillfactor = 50);
 
+-- The same by months, since a year has many days, and each of them many places.
+CREATE TABLE voucher_place_months (
+  voucher_id  text COLLATE "C" NOT NULL,
+  month       date NOT NULL,
+  place       text COLLATE "C" NOT NULL,
+  scans       bigint NOT NULL,
+  PRIMARY KEY (voucher_id, month, place),
+  CONSTRAINT scans_not_negative CHECK (scans >= 0),
+  CONSTRAINT month_is_its_first_day CHECK (extract(day FROM month) = 1)
+) WITH (fillfactor = 50);
+
 CREATE TABLE voucher_daily (
   voucher_id             text COLLATE "C" NOT NULL,
   day                    date NOT NULL,
@@ -250,12 +263,23 @@ COMMENT ON COLUMN voucher_daily.timed_claims IS 'claims whose customer had scann
 COMMENT ON COLUMN voucher_daily.timed_redemptions IS 'of the day of redemption: those that the customer had claimed before';
 
 
+-- Whoever waits for a voucher sees what he waited for in a fresh statement, and only there.
+CREATE FUNCTION refuse_older_snapshot() RETURNS void LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+BEGIN
+  IF current_setting('transaction_isolation') IN ('repeatable read', 'serializable') THEN
+    RAISE feature_not_supported USING
+      MESSAGE = 'facts of vouchers are written in READ COMMITTED: a snapshot that is older than their locks misses what met them';
+  END IF;
+END $$;
+
 -- Make the rows of vouchers where there are none, and hold them, in one order.
-CREATE FUNCTION hold_vouchers(ids text[]) RETURNS void LANGUAGE sql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+CREATE FUNCTION hold_vouchers(ids text[]) RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+BEGIN
+  PERFORM refuse_older_snapshot();
   INSERT INTO vouchers AS v (id)
   SELECT DISTINCT id COLLATE "C" FROM unnest(ids) AS t(id) WHERE id IS NOT NULL ORDER BY 1
-  ON CONFLICT (id) DO UPDATE SET updated_at = v.updated_at WHERE false  -- locked, and not written
-$$;
+  ON CONFLICT (id) DO UPDATE SET updated_at = v.updated_at WHERE false;  -- locked, and not written
+END $$;
 
 COMMENT ON FUNCTION hold_vouchers IS 'to be called before the facts of several ledgers are written in one transaction';
 
@@ -474,21 +498,29 @@ BEGIN
   HAVING count(*) > 0;
 END $$;
 
--- The clock: claims of vouchers that have expired. What is being changed now is left for the next time.
-CREATE FUNCTION expire_claims(at_most integer) RETURNS bigint LANGUAGE sql SECURITY DEFINER SET search_path FROM CURRENT AS $$
-  WITH expired AS (
-    UPDATE customer_vouchers AS c
-    SET status = 'EXPIRED'
-    FROM (
-      SELECT k.customer_id, k.voucher_id FROM customer_vouchers AS k JOIN vouchers AS v ON v.id = k.voucher_id
-      WHERE v.expires_at <= now() AND k.status = 'CLAIMED' LIMIT at_most
-      FOR NO KEY UPDATE OF k SKIP LOCKED
-    ) AS due
-    WHERE c.customer_id = due.customer_id AND c.voucher_id = due.voucher_id
-    RETURNING 1
-  )
-  SELECT count(*) FROM expired
-$$;
+-- The clock: claims of vouchers that have expired, looked at again once these are held: whoever makes one valid for longer has
+-- committed by then, or finds what expired here. A row of a wallet that is being changed now is left for the next time.
+CREATE FUNCTION expire_claims(at_most integer) RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+DECLARE
+  ids text[] := (
+    SELECT array_agg(DISTINCT voucher_id) FROM (
+      SELECT c.voucher_id FROM customer_vouchers AS c JOIN vouchers AS v ON v.id = c.voucher_id
+      WHERE v.expires_at <= now() AND c.status = 'CLAIMED' LIMIT at_most
+    ) AS due);
+  expired bigint;
+BEGIN
+  PERFORM hold_vouchers(ids);
+  UPDATE customer_vouchers AS c
+  SET status = 'EXPIRED'
+  FROM (
+    SELECT k.customer_id, k.voucher_id FROM customer_vouchers AS k JOIN vouchers AS v ON v.id = k.voucher_id
+    WHERE k.voucher_id = ANY (ids) AND v.expires_at <= now() AND k.status = 'CLAIMED' LIMIT at_most
+    FOR NO KEY UPDATE OF k SKIP LOCKED
+  ) AS due
+  WHERE c.customer_id = due.customer_id AND c.voucher_id = due.voucher_id;
+  GET DIAGNOSTICS expired = ROW_COUNT;
+  RETURN expired;
+END $$;
 
 -- A voucher that is valid for longer opens what had expired.
 CREATE FUNCTION reopen_claims() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
@@ -508,6 +540,7 @@ CREATE TRIGGER reopen_claims AFTER UPDATE OF expires_at ON vouchers FOR EACH ROW
 CREATE FUNCTION scan_place(location jsonb) RETURNS text LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
 DECLARE
   city text;
+  named jsonb;
   country text;
   latitude numeric;
   longitude numeric;
@@ -515,8 +548,13 @@ BEGIN
   IF location IS NULL THEN
     RETURN NULL;
   END IF;
-  city := left(btrim(location ->> 'city'), 60);
-  country := left(btrim(coalesce(location ->> 'country', location ->> 'countryCode', location ->> 'country_code')), 60);
+  IF jsonb_typeof(location -> 'city') = 'string' THEN
+    city := left(btrim(location ->> 'city'), 60);
+  END IF;
+  named := coalesce(nullif(location -> 'country', 'null'), nullif(location -> 'countryCode', 'null'), location -> 'country_code');
+  IF jsonb_typeof(named) = 'string' THEN
+    country := left(btrim(named #>> '{}'), 60);
+  END IF;
   IF length(country) = 2 THEN
     country := upper(country COLLATE "C");
   END IF;
@@ -552,6 +590,7 @@ SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off SET enable_ha
 DECLARE
   some_earlier boolean;
 BEGIN
+  PERFORM refuse_older_snapshot();
   PERFORM refuse_closed_scan(min(occurred_at)) FROM inserted;
 
   INSERT INTO vouchers AS v (id, scan_count)
@@ -570,13 +609,19 @@ BEGIN
       gallery_scans = h.gallery_scans + excluded.gallery_scans, link_scans = h.link_scans + excluded.link_scans,
       share_scans = h.share_scans + excluded.share_scans, anonymous_scans = h.anonymous_scans + excluded.anonymous_scans;
 
-  INSERT INTO voucher_places AS p
-  SELECT voucher_id, day, place, count(*)
-  FROM (
-    SELECT voucher_id, (occurred_at AT TIME ZONE 'UTC')::date AS day, scan_place(location) AS place
-    FROM inserted WHERE location IS NOT NULL
-  ) AS placed
-  WHERE place IS NOT NULL GROUP BY 1, 2, 3
+  WITH placed AS MATERIALIZED (
+    SELECT voucher_id, day, place, count(*) AS scans
+    FROM (
+      SELECT voucher_id, (occurred_at AT TIME ZONE 'UTC')::date AS day, scan_place(location) AS place
+      FROM inserted WHERE location IS NOT NULL OFFSET 0  -- its place is looked for once
+    ) AS located
+    WHERE place IS NOT NULL GROUP BY 1, 2, 3
+  ), by_month AS (
+    INSERT INTO voucher_place_months AS p
+    SELECT voucher_id, date_trunc('month', day)::date, place, sum(scans) FROM placed GROUP BY 1, 2, 3
+    ON CONFLICT (voucher_id, month, place) DO UPDATE SET scans = p.scans + excluded.scans
+  )
+  INSERT INTO voucher_places AS p SELECT * FROM placed
   ON CONFLICT (voucher_id, day, place) DO UPDATE SET scans = p.scans + excluded.scans;
 
   -- The vouchers are held by now, so what is not there nobody else adds; ON CONFLICT would lock, and write, what is.
@@ -656,6 +701,21 @@ BEGIN
   WHERE p.voucher_id = d.voucher_id AND p.day = d.day AND p.place = d.place;
   DELETE FROM voucher_places AS p USING unnest(deltas) AS d
   WHERE p.voucher_id = d.voucher_id AND p.day = (d.occurred_at AT TIME ZONE 'UTC')::date AND p.place = d.place AND p.scans = 0;
+
+  INSERT INTO voucher_place_months (voucher_id, month, place, scans)
+  SELECT DISTINCT voucher_id, date_trunc('month', occurred_at AT TIME ZONE 'UTC')::date, place, 0
+  FROM unnest(deltas) WHERE place IS NOT NULL
+  ON CONFLICT (voucher_id, month, place) DO NOTHING;
+  UPDATE voucher_place_months AS p
+  SET scans = p.scans + d.scans
+  FROM (
+    SELECT voucher_id, date_trunc('month', occurred_at AT TIME ZONE 'UTC')::date AS month, place, sum(sign) AS scans
+    FROM unnest(deltas) GROUP BY 1, 2, 3
+  ) AS d
+  WHERE p.voucher_id = d.voucher_id AND p.month = d.month AND p.place = d.place;
+  DELETE FROM voucher_place_months AS p USING unnest(deltas) AS d
+  WHERE p.voucher_id = d.voucher_id AND p.month = date_trunc('month', d.occurred_at AT TIME ZONE 'UTC')::date
+    AND p.place = d.place AND p.scans = 0;
 END $$;
 
 -- Makes the rows of who scanned on these days what the ledger says now: two statements, since the triggers of each look at
@@ -859,6 +919,9 @@ END $$;
 
 CREATE FUNCTION settle_earlier_scans() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
+  IF current_setting('counterfoil.recounting', true) = 'on' THEN
+    RETURN NULL;
+  END IF;
   PERFORM settle_first_scans(array_agg(voucher_id), array_agg(user_id))
   FROM (SELECT DISTINCT voucher_id, user_id FROM after_change) AS touched HAVING count(*) > 0;
   RETURN NULL;
@@ -910,6 +973,10 @@ FROM (
 ) AS counted
 WHERE place IS NOT NULL
 GROUP BY voucher_id, day, place;
+
+CREATE VIEW voucher_place_months_counted AS
+SELECT voucher_id, date_trunc('month', day)::date AS month, place, sum(scans)::bigint AS scans
+FROM voucher_places_counted GROUP BY 1, 2, 3;
 
 -- Of days that are closed the rows themselves are what is kept.
 CREATE VIEW voucher_scanner_days_counted AS
@@ -979,6 +1046,9 @@ BEGIN
   INSERT INTO voucher_hourly SELECT * FROM voucher_hourly_counted WHERE voucher_id = ANY (ids);
   DELETE FROM voucher_places WHERE voucher_id = ANY (ids);
   INSERT INTO voucher_places SELECT * FROM voucher_places_counted WHERE voucher_id = ANY (ids);
+  DELETE FROM voucher_place_months WHERE voucher_id = ANY (ids);
+  INSERT INTO voucher_place_months
+  SELECT voucher_id, date_trunc('month', day)::date, place, sum(scans) FROM voucher_places WHERE voucher_id = ANY (ids) GROUP BY 1, 2, 3;
 
   PERFORM set_config('counterfoil.recounting', 'on', true);
   DELETE FROM voucher_scanner_days AS d

@@ -58,11 +58,23 @@ ORDER BY hour DESC
 LIMIT $4;
 
 -- name: voucher_top_places
--- Where a voucher was scanned most.
+-- Where a voucher was scanned most: whole months by the month, and the days before and after them by the day.
 -- $1 voucher, $2 first day, $3 last day, $4 places, at most
+WITH whole AS (
+  SELECT date_trunc('month', $2::date::timestamp + interval '1 month - 1 day')::date AS since,
+         date_trunc('month', $3::date::timestamp + interval '1 day')::date AS until
+)
 SELECT place, sum(scans)::bigint AS scans
-FROM voucher_places
-WHERE voucher_id = $1 AND day BETWEEN $2::date AND $3::date
+FROM (
+  SELECT place, scans FROM voucher_place_months, whole
+  WHERE voucher_id = $1 AND month >= since AND month < until
+  UNION ALL
+  SELECT place, scans FROM voucher_places, whole
+  WHERE voucher_id = $1 AND day >= $2::date AND day < since AND day <= $3::date
+  UNION ALL
+  SELECT place, scans FROM voucher_places, whole
+  WHERE voucher_id = $1 AND day >= greatest(since, until) AND day <= $3::date
+) AS parts
 GROUP BY place
 ORDER BY scans DESC, place
 LIMIT $4;

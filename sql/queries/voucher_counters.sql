@@ -52,6 +52,16 @@ FULL JOIN voucher_places_counted AS c ON c.voucher_id = p.voucher_id AND c.day =
 WHERE p.scans IS DISTINCT FROM coalesce(c.scans, 0)
 ORDER BY 1, 2;
 
+-- name: drift_of_voucher_place_months
+-- Places whose scans of a month are not what the ledger and its closings say; a key is the voucher.
+SELECT coalesce(p.voucher_id, c.voucher_id) AS key,
+       'scans of the month ' || coalesce(p.month, c.month) || ' in ' || coalesce(p.place, c.place) AS counter,
+       p.scans::text AS stored, coalesce(c.scans, 0)::text AS counted
+FROM voucher_place_months AS p
+FULL JOIN voucher_place_months_counted AS c ON c.voucher_id = p.voucher_id AND c.month = p.month AND c.place = p.place
+WHERE p.scans IS DISTINCT FROM coalesce(c.scans, 0)
+ORDER BY 1, 2;
+
 -- name: drift_of_voucher_scanner_days
 -- Days of users whose first scan is not what the ledger says; a key is the voucher.
 SELECT coalesce(d.voucher_id, c.voucher_id) AS key,
@@ -116,6 +126,10 @@ SELECT count(*) FROM voucher_hourly;
 -- name: count_voucher_places
 -- How many days of places there are to verify.
 SELECT count(*) FROM voucher_places;
+
+-- name: count_voucher_place_months
+-- How many months of places there are to verify.
+SELECT count(*) FROM voucher_place_months;
 
 -- name: count_voucher_scanner_days
 -- How many days of users there are to verify.

@@ -90,6 +90,7 @@ def test_latencies_are_in_order(report: dict[str, Any]) -> None:
     assert 0 < latency["p50_ms"] <= latency["p99_ms"] <= latency["max_ms"]
 
 
+@pytest.mark.slow
 async def test_a_given_database_is_left_as_it_was(postgres_server: Server, database_url: str) -> None:
     async def schemas() -> set[str]:
         connection = await asyncpg.connect(database_url)
@@ -106,7 +107,9 @@ async def test_a_given_database_is_left_as_it_was(postgres_server: Server, datab
     assert await schemas() == before
 
 
-@pytest.mark.parametrize("moment", ["embedded", "this worker", "duplicates"])
+@pytest.mark.parametrize(
+    "moment", ["embedded", "this worker", pytest.param("duplicates", marks=pytest.mark.slow)]
+)
 def test_ctrl_c_leaves_no_process_and_no_folder(moment: str) -> None:
     bench = start_bench()
     assert bench.stderr is not None

@@ -187,6 +187,7 @@ COUNTED = (
     "vouchers",
     "voucher_hourly",
     "voucher_places",
+    "voucher_place_months",
     "voucher_scanner_days",
     "voucher_returns",
     "voucher_daily",

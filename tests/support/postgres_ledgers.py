@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import Any
@@ -42,9 +42,24 @@ ATTRIBUTION = (
     "program_enrollments",
     "links",
 )
+VOUCHERS = (
+    "vouchers",
+    "voucher_impressions",
+    "voucher_scans",
+    "redemption_attempts",
+    "customer_vouchers",
+    "refused_voucher_facts",
+    "voucher_hourly",
+    "voucher_scanner_days",
+    "voucher_returns",
+    "voucher_places",
+    "voucher_place_months",
+    "voucher_daily",
+)
 EVERYTHING = (
     *LEDGERS,
     *ATTRIBUTION,
+    *VOUCHERS,
     "affiliate_coupons",
     "promo_codes",
     "dead_letters",
@@ -108,11 +123,11 @@ async def a_promo_code(db: asyncpg.Connection, code: str = "SPRING") -> int:
     return int(await db.fetchval("INSERT INTO promo_codes (code) VALUES ($1) RETURNING id", code))
 
 
-async def empty(db: asyncpg.Connection) -> None:
+async def empty(db: asyncpg.Connection, tables: Sequence[str] = EVERYTHING) -> None:
     """Take everything away, past all triggers: between the examples of one test."""
     async with db.transaction():
         await db.execute("SET LOCAL session_replication_role = replica")
-        await db.execute("; ".join(f"DELETE FROM {table}" for table in EVERYTHING))
+        await db.execute("; ".join(f"DELETE FROM {table}" for table in tables))
 
 
 @asynccontextmanager

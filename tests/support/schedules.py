@@ -6,6 +6,7 @@ import json
 import random
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 import pytest
 from hypothesis import strategies as st
@@ -13,9 +14,9 @@ from hypothesis import strategies as st
 from counterfoil.errors import TransientFailure
 from counterfoil.ingest.partitions import Partition
 from counterfoil.ingest.positions import Positions
-from counterfoil.ingest.records import Record
+from counterfoil.ingest.records import Record, milliseconds_of
 from counterfoil.settings import DEFAULT_TOPICS
-from support.builders import CANCELED, PLACED, a_record
+from support.builders import CANCELED, NOON, PLACED, a_record
 from support.postgres_road import Scribe
 
 Interlude = Callable[[], Awaitable[object]]
@@ -35,6 +36,7 @@ class Schedule:
     partitions: int
     crashes: bool
     batch: int = 6
+    sent_at: datetime = NOON
 
     def log(self, documents: list[dict]) -> dict[Partition, list[Record]]:
         """The events shuffled, some of them doubled, with a few malformed records between, as logs."""
@@ -55,10 +57,12 @@ class Schedule:
                 self._append(log, topic, b"not json", logs)
         return logs
 
-    @staticmethod
-    def _append(log: list[Record], topic: str, value: bytes, logs: dict[Partition, list[Record]]) -> None:
+    def _append(
+        self, log: list[Record], topic: str, value: bytes, logs: dict[Partition, list[Record]]
+    ) -> None:
         partition = next(p.partition for p, records in logs.items() if records is log)
-        log.append(a_record(len(log), value, topic=topic, partition=partition))
+        sent_at = milliseconds_of(self.sent_at)
+        log.append(a_record(len(log), value, topic=topic, partition=partition, timestamp=sent_at))
 
     def steps(self) -> Iterator[random.Random]:
         """What decides on each step."""

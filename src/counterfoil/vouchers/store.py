@@ -176,6 +176,7 @@ VOUCHER_COUNTERS = tuple(
         "vouchers",
         "voucher_hourly",
         "voucher_places",
+        "voucher_place_months",
         "voucher_scanner_days",
         "voucher_returns",
         "voucher_daily",
@@ -189,6 +190,17 @@ async def hold_vouchers(connection: Connection, ids: Collection[str]) -> None:
     """Make and hold the rows of vouchers, until the caller's transaction ends."""
     if ids:
         await connection.execute(sql("hold_vouchers"), list(ids))
+
+
+async def observe_claims(
+    connection: Connection, claims: Sequence[tuple[str, str]]
+) -> tuple[list[float], list[float]]:
+    """Of written claims (customer, voucher): seconds since the first scan, where there is one, and sizes of wallets."""
+    if not claims:
+        return [], []
+    rows = await connection.fetch(sql("observe_claims"), *map(list, zip(*claims, strict=True)))
+    times = [row["scan_to_claim_s"] for row in rows if row["scan_to_claim_s"] is not None]
+    return times, [row["wallet_size"] for row in rows]
 
 
 async def scans_closed_before(connection: Connection) -> datetime | None:
