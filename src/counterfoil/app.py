@@ -33,6 +33,7 @@ from counterfoil.routing import routes
 from counterfoil.settings import ROLES, Settings, masked_address
 from counterfoil.telemetry.health import Health, Phase
 from counterfoil.telemetry.metrics import Metrics
+from counterfoil.vouchers import sampling
 from counterfoil.vouchers.routes import VOUCHER_ROUTES
 
 log = structlog.get_logger("counterfoil")
@@ -110,8 +111,12 @@ class Worker:
         in_trouble = (lambda: road.pipeline.in_trouble) if road else (lambda: False)
         tasks = [asyncio.create_task(watch_database(pool, self.health, in_trouble))]
         if "schedule" in self.roles:
-            tasks.append(asyncio.create_task(scheduling.run_forever(pool, self.settings)))
-            tasks[-1].add_done_callback(self._ended)
+            for work in (
+                scheduling.run_forever(pool, self.settings),
+                sampling.run_forever(pool, self.metrics),
+            ):
+                tasks.append(asyncio.create_task(work))
+                tasks[-1].add_done_callback(self._ended)
         relay = Relay(self.settings, self.metrics) if "relay" in self.roles else None
         try:
             if road:

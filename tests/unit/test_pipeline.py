@@ -60,6 +60,7 @@ class ScriptedWriter:
         self.written: list[list[int]] = []
         self.parked: list[int] = []
         self.kinds: set[str] = set()
+        self.observed: dict[str, list[float]] = {}
         self.gate = asyncio.Event()
         self.gate.set()
 
@@ -81,7 +82,8 @@ class ScriptedWriter:
             Account(partition, chunks[0].first_offset, chunks[-1].next_offset)
             for partition, chunks in batch.by_partition().items()
         ]
-        return Written(tuple(accounts), frozenset(self.stale & set(planned.batch.by_partition())))
+        stale = frozenset(self.stale & set(planned.batch.by_partition()))
+        return Written(tuple(accounts), stale, observed=self.observed)
 
 
 class Road:
@@ -214,6 +216,21 @@ async def test_an_outage_is_waited_out_and_the_same_batch_is_written_whole():
     assert not road.pipeline.in_trouble
     assert road.health.check("database").ok
     assert road.consumer.paused == set()
+
+
+async def test_what_the_slices_observe_is_counted_once_and_only_when_it_is_committed():
+    async with a_road() as road:
+        road.writer.observed = {"wallet_size": [1.0, 3.0], "scan_to_claim_seconds": [90.0]}
+        road.writer.failures = [TransientFailure("40P01")] * 2
+        road.writer.gate.clear()
+        await road.pipeline.take(poll(0))
+        await eventually(lambda: road.writer.attempts)
+        assert road.metrics.value("wallet_size_count") == 0
+        road.writer.gate.set()
+        assert await road.settled()
+    assert (road.metrics.value("wallet_size_count"), road.metrics.value("wallet_size_sum")) == (2, 4)
+    assert road.metrics.value("scan_to_claim_seconds_bucket", {"le": "300.0"}) == 1
+    assert road.metrics.value("scan_to_claim_seconds_bucket", {"le": "60.0"}) == 0
 
 
 async def test_in_trouble_nothing_is_taken_and_nothing_is_lost():

@@ -10,10 +10,10 @@ from typing import Protocol, cast
 
 from rich.console import Console
 
-from counterfoil.bench.click_bench import ClickBench
 from counterfoil.bench.contenders import bare_copy, peer
 from counterfoil.bench.exact import account_differences, ledger_differences
 from counterfoil.bench.latency import RATE, measure_latency
+from counterfoil.bench.ledger_bench import CLICKS, SCANS, LedgerBench
 from counterfoil.bench.orders import Order, sample_orders, with_one_code
 from counterfoil.bench.report import Report, Surroundings
 from counterfoil.bench.sources import Ground, ground, machine
@@ -38,15 +38,17 @@ class Bench(Protocol):
 MakeBench = Callable[[Ground, Console], Bench]
 
 
-def run_bench(orders: int, clicks: int | None, runs: int, as_json: bool) -> int:
-    """Measure orders, or that many clicks; 0 when every count was exact, 1 when not, 130 after Ctrl-C.
+def run_bench(orders: int, clicks: int | None, scans: int | None, runs: int, as_json: bool) -> int:
+    """Measure orders, or that many clicks or scans; 0 when every count was exact, 1 when not, 130 after Ctrl-C.
 
     Kafka is the one that the settings name, else the embedded broker; PostgreSQL likewise, in schemas of its own.
     All that it makes is removed at the end.
     """
-    make: MakeBench = (
-        partial(OrderBench, orders=orders) if clicks is None else partial(ClickBench, clicks=clicks)
-    )
+    make: MakeBench = partial(OrderBench, orders=orders)
+    if clicks is not None:
+        make = partial(LedgerBench, traffic=CLICKS, count=clicks)
+    if scans is not None:
+        make = partial(LedgerBench, traffic=SCANS, count=scans)
     try:
         report = asyncio.run(_bench(make, runs))
     except KeyboardInterrupt:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Sequence
 from datetime import datetime
@@ -13,12 +14,16 @@ from faststream.kafka import KafkaBroker
 
 from counterfoil.bench.clicks import Click
 from counterfoil.bench.orders import Order
+from counterfoil.bench.scans import USER_AGENT, Scan
 from counterfoil.bench.sources import Ground
 from counterfoil.clicks.rules import ClickRow
 from counterfoil.clicks.store import CLICKS
+from counterfoil.database.ledger import LedgerTable
 from counterfoil.database.pool import create_pool
 from counterfoil.events.addresses import network_of
 from counterfoil.kafka.connection import faststream_security
+from counterfoil.vouchers.rules import ScanRow
+from counterfoil.vouchers.store import SCANS
 
 COPY_ROWS = 5_000
 COLUMNS = ("order_id", "code", "occurred_at", "source_id", "source_offset")
@@ -45,13 +50,22 @@ def _rows(orders: Sequence[Order], start: int) -> list[Row]:
 
 async def bare_clicks(ground: Ground, clicks: Sequence[Click]) -> float:
     """Rows a second of binary COPY, 5,000 sorted rows each, into the ledger of clicks without its triggers."""
-    connection = ground.connection
-    await connection.execute("ALTER TABLE aff_clicks DISABLE TRIGGER USER")
-    batches = [_click_rows(clicks, start) for start in range(0, len(clicks), COPY_ROWS)]
+    starts = range(0, len(clicks), COPY_ROWS)
+    return await _bare_ledger(ground, CLICKS, [_click_rows(clicks, start) for start in starts])
+
+
+async def bare_scans(ground: Ground, scans: Sequence[Scan]) -> float:
+    """Rows a second of binary COPY, 5,000 sorted rows each, into the ledger of scans without its triggers."""
+    starts = range(0, len(scans), COPY_ROWS)
+    return await _bare_ledger(ground, SCANS, [_scan_rows(scans, start) for start in starts])
+
+
+async def _bare_ledger(ground: Ground, ledger: LedgerTable, batches: Sequence[Sequence[Any]]) -> float:
+    await ground.connection.execute(f"ALTER TABLE {ledger.table} DISABLE TRIGGER USER")
     began = time.perf_counter()
     for rows in batches:
-        await connection.copy_records_to_table(CLICKS.table, records=rows, columns=CLICKS.columns)
-    return len(clicks) / (time.perf_counter() - began)
+        await ground.connection.copy_records_to_table(ledger.table, records=rows, columns=ledger.columns)
+    return sum(map(len, batches)) / (time.perf_counter() - began)
 
 
 def _click_rows(clicks: Sequence[Click], start: int) -> list[ClickRow]:
@@ -71,6 +85,27 @@ def _click_rows(clicks: Sequence[Click], start: int) -> list[ClickRow]:
             start + number,
         )
         for number, click in enumerate(clicks[start : start + COPY_ROWS])
+    )
+
+
+def _scan_rows(scans: Sequence[Scan], start: int) -> list[ScanRow]:
+    return sorted(
+        (
+            scan.scan_id,
+            scan.scanned_at,
+            scan.voucher_id,
+            scan.user_id,
+            scan.scan_type,
+            scan.scan_source,
+            json.dumps(scan.device_info),
+            None if scan.location is None else json.dumps(scan.location),
+            network_of(scan.ip_address),
+            USER_AGENT,
+            "{}",
+            1,
+            start + number,
+        )
+        for number, scan in enumerate(scans[start : start + COPY_ROWS])
     )
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from counterfoil.bench.clicks import Click, daily_counts
 from counterfoil.bench.orders import Order
+from counterfoil.bench.scans import Scan, hourly_counts, place_counts, unique_users
 from counterfoil.bench.sources import Ground
 from counterfoil.database.counters import find_drift
 from counterfoil.routing import COUNTERS
@@ -43,6 +45,40 @@ async def click_differences(ground: Ground, clicks: Sequence[Click], *, counted:
         if {tuple(row)[:2]: tuple(row)[2:] for row in found} != daily_counts(clicks):
             wrong.append("affiliate_daily: the counts by pixel and day are not those of the clicks")
     return wrong
+
+
+async def scan_differences(ground: Ground, scans: Sequence[Scan], *, counted: bool = True) -> list[str]:
+    """Where the ledger, or a roll-up that is counted from it, is not that of the scans."""
+    wrong = []
+    rows = await ground.connection.fetchval("SELECT count(*) FROM voucher_scans")
+    if rows != len(scans):
+        wrong.append(f"voucher_scans: {len(scans):,} scans, {rows:,} rows")
+    for table, query, expected in _scan_counts(scans) if counted else ():
+        found = {tuple(row)[:-1]: tuple(row)[-1] for row in await ground.connection.fetch(query)}
+        if found != expected:
+            wrong.append(f"{table}: the counts are not those of the scans")
+    return wrong
+
+
+def _scan_counts(scans: Sequence[Scan]) -> list[tuple[str, str, Mapping[Any, int]]]:
+    """Table, query and what it must answer: a key's columns, and last its count."""
+    return [
+        ("vouchers", "SELECT id, scan_count FROM vouchers", Counter((s.voucher_id,) for s in scans)),
+        ("voucher_hourly", _HOURS, hourly_counts(scans)),
+        ("voucher_places", "SELECT voucher_id, day, place, scans FROM voucher_places", place_counts(scans)),
+        ("voucher_returns", _UNIQUE_USERS, unique_users(scans)),
+    ]
+
+
+_HOURS = """
+    SELECT voucher_id, hour, counter, scans_of_it FROM voucher_hourly, LATERAL (VALUES
+      ('all', scans), ('CUSTOMER', customer_scans), ('BUSINESS', business_scans), ('CAMERA', camera_scans),
+      ('GALLERY', gallery_scans), ('LINK', link_scans), ('SHARE', share_scans), ('anonymous', anonymous_scans)
+    ) AS counted(counter, scans_of_it)
+    WHERE scans_of_it <> 0"""
+
+_UNIQUE_USERS = """
+    SELECT voucher_id, sum(users)::bigint FROM voucher_returns WHERE previous_day = '-infinity' GROUP BY voucher_id"""
 
 
 async def account_differences(ground: Ground, group: str, outcome: str, records: int) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
@@ -43,11 +43,13 @@ class Outcome:
 
     `unchanged` are those whose rows were all there already; `changed`, asked for only where something is unchanged,
     answers those that added or changed a row. `refused` counts contents that do not stand, and were not known yet.
+    `observed` are values for histograms, by the name that each has in the metrics.
     """
 
     unchanged: frozenset[int] | set[int] = frozenset()
     changed: Callable[[], set[int]] = _nothing
     refused: int = 0
+    observed: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

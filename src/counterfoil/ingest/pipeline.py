@@ -352,6 +352,8 @@ class Pipeline:
             self._account(account)
         for topic, count in written.refused.items():
             self.metrics.refused_facts.labels(topic).inc(count)
+        for name, values in written.observed.items():
+            self.metrics.observe_values(name, values)
         for chunk in batch.chunks:
             if chunk.partition not in written.stale:
                 for malformed in chunk.malformed:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import asyncpg
@@ -65,7 +65,7 @@ class Positions:
         )
         return {Partition(row["topic"], row["partition"]): row["next_offset"] for row in rows}
 
-    async def advance(self, connection: Connection, accounts: list[Account]) -> None:
+    async def advance(self, connection: Connection, accounts: Sequence[Account]) -> None:
         """Write the accounts of held positions."""
         await connection.execute(
             sql("advance_positions"),

@@ -66,8 +66,8 @@ async def _retry(
         facts = Facts([event], [source_id], [record.offset], lambda _: origin)
         steps = await plan_events(route, facts)
         await hold_locks(connection, steps)
-        duplicates, _ = await write_steps(connection, steps)
-        outcome = "duplicate" if duplicates else "applied"
+        written = await write_steps(connection, steps)
+        outcome = "duplicate" if written.unchanged else "applied"
         await connection.execute(sql("resolve_dead_letter"), letter_id, outcome)
         return Retried(letter_id, outcome)
 

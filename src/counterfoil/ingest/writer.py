@@ -15,7 +15,7 @@ from asyncpg.pool import PoolConnectionProxy
 
 from counterfoil.database import locks
 from counterfoil.database.connection import Connection
-from counterfoil.database.facts import Facts, Handler, HoldsRows
+from counterfoil.database.facts import Facts, Handler, HoldsRows, Outcome
 from counterfoil.database.pool import one_line
 from counterfoil.database.queries import sql
 from counterfoil.ingest import dead_letters
@@ -43,12 +43,14 @@ class Planned:
 class Written:
     """What a committed transaction did: an account of each partition, and the partitions that are another worker's.
 
-    `refused` counts by topic the contents that do not stand against another of the same fact.
+    `refused` counts by topic the contents that do not stand against another of the same fact; `observed` are values for
+    histograms, by their names.
     """
 
     accounts: tuple[Account, ...]
     stale: frozenset[Partition]
     refused: dict[str, int] = field(default_factory=dict)
+    observed: dict[str, list[float]] = field(default_factory=dict)
 
 
 class Writer:
@@ -122,16 +124,15 @@ class Writer:
         if stale:
             batch = batch.without(stale)
             planned = await self.plan(batch)
-        accounts = [_account(chunks) for chunks in batch.by_partition().values()]
-        refused: dict[str, int] = {}
-        if accounts:
+        written = Written(tuple(_account(chunks) for chunks in batch.by_partition().values()), stale)
+        if written.accounts:
             await self._park(connection, batch, positions.cluster_id)
-            duplicates = await self._record(connection, planned, refused)
-            for account in accounts:
+            duplicates = await self._record(connection, planned, written)
+            for account in written.accounts:
                 account.duplicates = duplicates.get(account.partition, 0)
-            await positions.advance(connection, accounts)
+            await positions.advance(connection, written.accounts)
         await transaction.commit()
-        return Written(tuple(accounts), stale, refused)
+        return written
 
     async def _park(self, connection: Connection, batch: Batch, cluster_id: str) -> None:
         malformed = [m for chunk in batch.chunks for m in chunk.malformed]
@@ -139,22 +140,22 @@ class Writer:
             await dead_letters.park(connection, cluster_id, malformed)
 
     @staticmethod
-    async def _record(
-        connection: Connection, planned: Planned, refused: dict[str, int]
-    ) -> dict[Partition, int]:
-        """Let the slices write; partition → how many of its records changed nothing."""
+    async def _record(connection: Connection, planned: Planned, written: Written) -> dict[Partition, int]:
+        """Let the slices write, and note what they tell; partition → how many of its records changed nothing."""
         found: dict[Partition, int] = {}
         every_step = [step for _, steps in planned.steps for step in steps]
         await hold_locks(connection, every_step)
         await hold_rows(connection, every_step)
         for chunks, steps in planned.steps:
-            duplicates, count = await write_steps(connection, steps)
-            if count:
-                refused[chunks[0].partition.topic] = count
+            outcome = await write_steps(connection, steps)
+            if outcome.refused:
+                written.refused[chunks[0].partition.topic] = outcome.refused
+            for name, values in outcome.observed.items():
+                written.observed.setdefault(name, []).extend(values)
             start = 0
-            for chunk in chunks if duplicates else ():
+            for chunk in chunks if outcome.unchanged else ():
                 stop = start + len(chunk.events)
-                count = len(duplicates.intersection(range(start, stop)))
+                count = len(outcome.unchanged.intersection(range(start, stop)))
                 found[chunk.partition] = found.get(chunk.partition, 0) + count
                 start = stop
         return found
@@ -200,17 +201,20 @@ async def hold_rows(connection: Connection, steps: Sequence[Step]) -> None:
             await connection.execute(sql(statement), sorted(keys))
 
 
-async def write_steps(connection: Connection, steps: Sequence[Step]) -> tuple[set[int], int]:
-    """Let slices write what they planned of the same events; the indexes of the duplicates, and the contents refused.
+async def write_steps(connection: Connection, steps: Sequence[Step]) -> Outcome:
+    """Let slices write what they planned of the same events; what that came to as a whole.
 
-    A duplicate is an event that had something to say to some slice and changed nothing in any.
+    Unchanged are the duplicates: events that had something to say to some slice and changed nothing in any.
     """
     outcomes = [await handler.write(connection, plan) for handler, plan in steps]
     unchanged = {index for outcome in outcomes for index in outcome.unchanged}
     duplicates = (
         unchanged.difference(*(outcome.changed() for outcome in outcomes)) if unchanged else unchanged
     )
-    return duplicates, sum(outcome.refused for outcome in outcomes)
+    observed: dict[str, Sequence[float]] = {}
+    for outcome in outcomes:
+        observed.update(outcome.observed)
+    return Outcome(unchanged=duplicates, refused=sum(o.refused for o in outcomes), observed=observed)
 
 
 def _account(chunks: Sequence[Chunk]) -> Account:

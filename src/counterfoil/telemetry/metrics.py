@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import prometheus_client
@@ -14,6 +14,10 @@ from counterfoil.telemetry.health import Health
 PREFIX = "counterfoil"
 RECORDS = (1, 10, 50, 100, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000)
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+VISITS = (1, 5, 15, 60, 300, 900, 3_600, 21_600, 86_400, 259_200, 604_800, 2_592_000)
+"""Seconds, from one to thirty days: how long people take."""
+
+VOUCHERS = (1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1_000)
 
 prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter that nobody reads
 
@@ -63,6 +67,24 @@ class Metrics:
         self.batch_records = histogram("batch_records", "records of a transaction", RECORDS)
         self.batch_seconds = histogram("batch_seconds", "from a batch's first look to its commit", SECONDS)
 
+        # Vouchers: of the claims that this worker has written, and of everything where the schedule runs
+        self.scan_to_claim_seconds = histogram(
+            "scan_to_claim_seconds", "from a customer's first scan of a voucher to his claim", VISITS
+        )
+        self.wallet_size = histogram(
+            "wallet_size", "vouchers of a customer once he has claimed one", VOUCHERS
+        )
+        self.scans_per_minute = gauge("scans_per_minute", "scans of the last full minute, by their own time")
+        self.unique_scanners = gauge("unique_scanners", "different users among these")
+        self.scan_places = gauge("scan_places", "different places among these")
+        self.scan_to_claim_ratio = gauge(
+            "scan_to_claim_ratio", "claims for each scan, of today (UTC); NaN before the first scan"
+        )
+        self.claim_to_redemption_ratio = gauge(
+            "claim_to_redemption_ratio",
+            "redemptions for each claim, of today (UTC); NaN before the first claim",
+        )
+
         # Alerts
         self.relayed = counter("relayed", "records that the relay has published", "topic")
         self.outbox_rows = gauge(
@@ -88,6 +110,12 @@ class Metrics:
         """Let `ready` and `live` follow the worker's health."""
         self.ready.set_function(lambda: float(health.ready))
         self.live.set_function(lambda: float(health.live))
+
+    def observe_values(self, histogram: str, values: Iterable[float]) -> None:
+        """Observe values of a histogram that is named as its attribute here."""
+        observe = getattr(self, histogram).observe
+        for value in values:
+            observe(value)
 
     def exposition(self, accept: str = "") -> tuple[bytes, str]:
         """The registry as text, with its content type: OpenMetrics where `accept` asks for it."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
+from itertools import islice
 from typing import ClassVar, NamedTuple
 
 from counterfoil.database.connection import Connection
@@ -31,8 +33,12 @@ from counterfoil.vouchers.store import (
     SCANS,
     VOUCHERS,
     hold_vouchers,
+    observe_claims,
     scans_closed_before,
 )
+
+OBSERVED = 1_000
+"""Claims of a batch that are looked at for the metrics: of a backlog not each."""
 
 
 class _VoucherFacts:
@@ -57,7 +63,8 @@ class RecordVouchers(_VoucherFacts):
         return {row[0] for row in plan.rows}
 
     async def write(self, connection: Connection, plan: Plan[VoucherCreated]) -> Outcome:
-        """Write vouchers."""
+        """Write vouchers; all are held first, or those that are known would be after the new ones, in another order."""
+        await hold_vouchers(connection, self.held(plan))
         return await self.ledger.write_plan(connection, plan)
 
 
@@ -76,13 +83,9 @@ class RecordImpressions(_VoucherFacts):
         return vouchers_of((*plan.rows, *plan.others))
 
     async def write(self, connection: Connection, plan: Plan[Impression]) -> Outcome:
-        """Write impressions."""
-        outcome = await self.ledger.write_plan(connection, plan)
-        if (
-            outcome.unchanged
-        ):  # a voucher that is only named by what is refused is known as well, whatever came first
-            await hold_vouchers(connection, self.held(plan))
-        return outcome
+        """Write impressions; the vouchers first, since new ones are counted before those that give way."""
+        await hold_vouchers(connection, self.held(plan))
+        return await self.ledger.write_plan(connection, plan)
 
 
 class RecordClaims(_VoucherFacts):
@@ -102,7 +105,10 @@ class RecordClaims(_VoucherFacts):
     async def write(self, connection: Connection, plan: Plan[Claim]) -> Outcome:
         """Write claims; the vouchers first, since a redemption that holds one may write the same row of a wallet."""
         await hold_vouchers(connection, self.held(plan))
-        return await self.ledger.write_plan(connection, plan)
+        outcome = await self.ledger.write_plan(connection, plan)
+        some = [plan.facts.events[index] for index in islice(outcome.changed(), OBSERVED)]
+        observed = await observe_claims(connection, [(claim.customer_id, claim.voucher_id) for claim in some])
+        return replace(outcome, observed=observed)
 
 
 class RecordRedemptions(_VoucherFacts):
