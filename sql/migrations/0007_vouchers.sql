@@ -18,7 +18,7 @@ CREATE TABLE vouchers (
   updated_at        timestamptz NOT NULL DEFAULT now(),
   CONSTRAINT id_not_blank CHECK (id <> ''),
   CONSTRAINT business_id_not_blank CHECK (business_id <> ''),
-  CONSTRAINT created_at_is_finite CHECK (isfinite(created_at)),
+  CONSTRAINT created_at_is_a_time CHECK (created_at >= '1970-01-01Z' AND created_at < '9999-01-01Z'),
   CONSTRAINT counts_not_negative CHECK (least(scan_count, claim_count, redemption_count, impressions) >= 0)
 ) WITH (fillfactor = 50);
 
@@ -35,7 +35,7 @@ CREATE TABLE voucher_impressions (
   source_offset  bigint,
   CONSTRAINT impression_id_not_blank CHECK (impression_id <> ''),
   CONSTRAINT voucher_id_not_blank CHECK (voucher_id <> ''),
-  CONSTRAINT occurred_at_is_finite CHECK (isfinite(occurred_at))
+  CONSTRAINT occurred_at_is_a_time CHECK (occurred_at >= '1970-01-01Z' AND occurred_at < '9999-01-01Z')
 );
 
 CREATE TABLE voucher_scans (
@@ -58,7 +58,7 @@ CREATE TABLE voucher_scans (
   CONSTRAINT user_id_not_blank CHECK (user_id <> ''),
   CONSTRAINT scan_type_is_known CHECK (scan_type IN ('CUSTOMER', 'BUSINESS')),
   CONSTRAINT scan_source_is_known CHECK (scan_source IN ('CAMERA', 'GALLERY', 'LINK', 'SHARE')),
-  CONSTRAINT occurred_at_is_finite CHECK (isfinite(occurred_at))
+  CONSTRAINT occurred_at_is_a_time CHECK (occurred_at >= '1970-01-01Z' AND occurred_at < '9999-01-01Z')
 ) PARTITION BY RANGE (occurred_at);
 
 -- Which scans are of late: the table grows in the order of time, so a summary of its pages is all that is needed.
@@ -85,7 +85,7 @@ CREATE TABLE redemption_attempts (
   CONSTRAINT voucher_id_not_blank CHECK (voucher_id <> ''),
   CONSTRAINT business_id_not_blank CHECK (business_id <> ''),
   CONSTRAINT customer_id_not_blank CHECK (customer_id <> ''),
-  CONSTRAINT attempted_at_is_finite CHECK (isfinite(attempted_at))
+  CONSTRAINT attempted_at_is_a_time CHECK (attempted_at >= '1970-01-01Z' AND attempted_at < '9999-01-01Z')
 );
 
 CREATE INDEX redemption_attempts_by_voucher ON redemption_attempts (voucher_id, customer_id);
@@ -110,10 +110,13 @@ CREATE TABLE customer_vouchers (
   CONSTRAINT status_is_known CHECK (status IN ('CLAIMED', 'REDEEMED', 'EXPIRED')),
   CONSTRAINT claimed_or_redeemed CHECK (claimed_at IS NOT NULL OR status = 'REDEEMED'),
   CONSTRAINT redeemed_when_it_says_so CHECK (status = 'REDEEMED' OR redeemed_at IS NULL),
-  CONSTRAINT times_are_finite CHECK (isfinite(claimed_at) AND isfinite(redeemed_at))
+  CONSTRAINT claimed_at_is_a_time CHECK (claimed_at >= '1970-01-01Z' AND claimed_at < '9999-01-01Z'),
+  CONSTRAINT redeemed_at_is_a_time CHECK (redeemed_at >= '1970-01-01Z' AND redeemed_at < '9999-01-01Z')
 ) WITH (fillfactor = 70);
 
-CREATE INDEX customer_vouchers_by_voucher ON customer_vouchers (voucher_id);
+-- Whole keys, in another order: where only the half of a key stood in an index, the planner took it for the key, as long as its
+-- statistics knew of few rows a voucher, and read all claims of a popular one for each of them.
+CREATE INDEX customer_vouchers_by_voucher ON customer_vouchers (voucher_id, customer_id);
 CREATE INDEX customer_vouchers_open ON customer_vouchers (voucher_id) WHERE status = 'CLAIMED';
 
 COMMENT ON COLUMN customer_vouchers.claimed_at IS 'the earliest claim; null where the voucher was redeemed without one';
@@ -257,7 +260,7 @@ CREATE TABLE voucher_daily (
                                        AND scan_to_claim_s <> 'NaN' AND claim_to_redemption_s <> 'NaN')
 ) WITH (fillfactor = 50);
 
-CREATE INDEX voucher_daily_by_day ON voucher_daily (day);
+CREATE INDEX voucher_daily_by_day ON voucher_daily (day, voucher_id);
 
 COMMENT ON COLUMN voucher_daily.timed_claims IS 'claims whose customer had scanned the voucher before; scan_to_claim_s is the sum of these times';
 COMMENT ON COLUMN voucher_daily.timed_redemptions IS 'of the day of redemption: those that the customer had claimed before';
@@ -313,7 +316,8 @@ BEGIN ATOMIC
          0::bigint, 0::numeric(38,6);
 END;
 
-CREATE FUNCTION add_to_voucher_daily(deltas voucher_daily[]) RETURNS void LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+CREATE FUNCTION add_to_voucher_daily(deltas voucher_daily[]) RETURNS void LANGUAGE plpgsql SET search_path FROM CURRENT
+SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 BEGIN
   PERFORM hold_vouchers(array_agg(voucher_id)) FROM unnest(deltas);
 
@@ -380,7 +384,8 @@ END $$;
 
 -- Redemptions: the row of a customer says when the earliest successful attempt was, and is there as long as there is one.
 CREATE FUNCTION settle_redemptions(customers text[], vouchers text[]) RETURNS void LANGUAGE plpgsql
-SECURITY DEFINER SET search_path FROM CURRENT AS $$
+SECURITY DEFINER SET search_path FROM CURRENT
+SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 BEGIN
   PERFORM hold_vouchers(vouchers);
 
@@ -487,7 +492,8 @@ BEGIN
 END $$;
 
 CREATE FUNCTION settle_claims(customers text[], vouchers text[]) RETURNS void LANGUAGE plpgsql
-SECURITY DEFINER SET search_path FROM CURRENT AS $$
+SECURITY DEFINER SET search_path FROM CURRENT
+SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 BEGIN
   PERFORM hold_vouchers(vouchers);
   PERFORM settle_first_scans(vouchers, customers);
@@ -718,30 +724,33 @@ BEGIN
     AND p.place = d.place AND p.scans = 0;
 END $$;
 
--- Makes the rows of who scanned on these days what the ledger says now: two statements, since the triggers of each look at
--- what there is. Days that are closed have nothing behind them but these rows, and are not asked for.
+-- Makes the rows of who scanned on these days what the ledger says now, a day at a time: a scan is found by its time. Two
+-- statements, since the triggers of each look at what there is. Days that are closed have nothing behind them but these rows,
+-- and are not asked for.
 CREATE FUNCTION recount_scanner_days(vouchers text[], users text[], days date[]) RETURNS void LANGUAGE plpgsql
-SET search_path FROM CURRENT SET plan_cache_mode = force_custom_plan AS $$
+SET search_path FROM CURRENT SET plan_cache_mode = force_custom_plan SET jit = off AS $$
 DECLARE
+  of_day date;
   counted voucher_scanner_days[];
 BEGIN
-  SELECT array_agg(ROW(d.*)::voucher_scanner_days) INTO counted FROM (
-    SELECT s.voucher_id, s.user_id, t.day, min(s.occurred_at)
-    FROM (SELECT DISTINCT * FROM unnest(vouchers, users, days)) AS t(voucher_id, user_id, day)
-    JOIN voucher_scans AS s
-      ON s.voucher_id = t.voucher_id AND s.user_id = t.user_id AND (s.occurred_at AT TIME ZONE 'UTC')::date = t.day
-    WHERE s.occurred_at >= (SELECT min(day) FROM unnest(days) AS day)::timestamp AT TIME ZONE 'UTC'
-      AND s.occurred_at < ((SELECT max(day) FROM unnest(days) AS day) + 1)::timestamp AT TIME ZONE 'UTC'
-    GROUP BY 1, 2, 3
-  ) AS d;
+  FOR of_day IN SELECT DISTINCT day FROM unnest(days) AS day ORDER BY 1 LOOP
+    SELECT array_agg(ROW(d.*)::voucher_scanner_days) INTO counted FROM (
+      SELECT s.voucher_id, s.user_id, of_day, min(s.occurred_at)
+      FROM (SELECT DISTINCT voucher_id, user_id FROM unnest(vouchers, users, days) AS t(voucher_id, user_id, day)
+            WHERE day = of_day) AS t
+      JOIN voucher_scans AS s ON s.voucher_id = t.voucher_id AND s.user_id = t.user_id
+      WHERE s.occurred_at >= of_day::timestamp AT TIME ZONE 'UTC'
+        AND s.occurred_at < of_day::timestamp AT TIME ZONE 'UTC' + interval '24 hours'
+      GROUP BY 1, 2
+    ) AS d;
 
-  DELETE FROM voucher_scanner_days AS d USING unnest(vouchers, users, days) AS t(voucher_id, user_id, day)
-  WHERE d.voucher_id = t.voucher_id AND d.user_id = t.user_id AND d.day = t.day
-    AND NOT EXISTS (SELECT FROM unnest(counted) AS c
-                    WHERE c.voucher_id = d.voucher_id AND c.user_id = d.user_id AND c.day = d.day);
+    DELETE FROM voucher_scanner_days AS d USING unnest(vouchers, users, days) AS t(voucher_id, user_id, day)
+    WHERE t.day = of_day AND d.voucher_id = t.voucher_id AND d.user_id = t.user_id AND d.day = of_day
+      AND NOT EXISTS (SELECT FROM unnest(counted) AS c WHERE c.voucher_id = d.voucher_id AND c.user_id = d.user_id);
 
-  INSERT INTO voucher_scanner_days AS d SELECT * FROM unnest(counted)
-  ON CONFLICT (voucher_id, user_id, day) DO UPDATE SET first_at = excluded.first_at WHERE d.first_at <> excluded.first_at;
+    INSERT INTO voucher_scanner_days AS d SELECT * FROM unnest(counted)
+    ON CONFLICT (voucher_id, user_id, day) DO UPDATE SET first_at = excluded.first_at WHERE d.first_at <> excluded.first_at;
+  END LOOP;
 END $$;
 
 CREATE FUNCTION count_scans_changed() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
@@ -791,7 +800,8 @@ BEGIN
 END $$;
 
 -- Of a partition the vouchers of its own time, which stands in the trigger's arguments; of the ledger all of them.
-CREATE FUNCTION recount_scans_truncated() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+CREATE FUNCTION recount_scans_truncated() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT
+SET TimeZone = 'UTC' SET DateStyle = 'ISO, YMD' AS $$
 DECLARE
   since timestamptz := coalesce(TG_ARGV[0], '-infinity');
   until timestamptz := coalesce(TG_ARGV[1], 'infinity');
@@ -1163,7 +1173,8 @@ INSERT INTO partitioned_ledgers
 VALUES ('voucher_scans', 'fold_scans_inserted', 'count_scans_changed', 'count_scans_deleted', 'recount_scans_truncated');
 
 CREATE FUNCTION guard_partition(of_ledger text, partition text, since timestamptz, until timestamptz) RETURNS void
-LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+LANGUAGE plpgsql SET search_path FROM CURRENT
+SET TimeZone = 'UTC' SET DateStyle = 'ISO, YMD' AS $$
 DECLARE
   triggers partitioned_ledgers := (SELECT l FROM partitioned_ledgers AS l WHERE ledger = of_ledger);
 BEGIN
@@ -1181,7 +1192,8 @@ END $$;
 -- Makes a month's partition where there is none, and moves what the default partition holds of it: nothing is recounted,
 -- since nothing changes. The ledger is locked whole: a writer that finds its way while a partition is attached would be
 -- refused by the default one's constraint.
-CREATE FUNCTION make_partition(of_ledger text, month date) RETURNS text LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+CREATE FUNCTION make_partition(of_ledger text, month date) RETURNS text LANGUAGE plpgsql SET search_path FROM CURRENT
+SET TimeZone = 'UTC' SET DateStyle = 'ISO, YMD' AS $$
 DECLARE
   partition text := of_ledger || '_' || to_char(month, 'YYYY_MM');
   rest text := of_ledger || '_default';
@@ -1227,8 +1239,19 @@ END $$;
 
 COMMENT ON FUNCTION make_partitions IS 'makes a ledger''s partitions of this month and so many ahead; answers those that were missing';
 
+-- A closing keeps what its snapshot sees, and drops what is there: both must be the same, of the clicks' ledger too.
+CREATE FUNCTION refuse_older_bounds() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+BEGIN
+  PERFORM refuse_older_snapshot();
+  RETURN NULL;
+END $$;
+
+CREATE TRIGGER refuse_older_snapshot BEFORE INSERT OR UPDATE ON ledger_bounds
+  FOR EACH STATEMENT EXECUTE FUNCTION refuse_older_bounds();
+
 -- Drops what of a ledger ends before a bound, which it sets; its sums have been kept by whoever calls this.
-CREATE FUNCTION drop_partitions(of_ledger text, bound timestamptz) RETURNS SETOF text LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+CREATE FUNCTION drop_partitions(of_ledger text, bound timestamptz) RETURNS SETOF text LANGUAGE plpgsql SET search_path FROM CURRENT
+SET TimeZone = 'UTC' SET DateStyle = 'ISO, YMD' AS $$
 DECLARE
   partition text;
 BEGIN

@@ -59,7 +59,7 @@ CREATE TABLE job_turns (
 
 COMMENT ON COLUMN job_turns.turn IS 'when the stretch began, by the database''s clock';
 
--- What is usual of a device or an address, of which no roll-up tells.
+-- What is usual of a device or an address, of which no roll-up tells, and of the busy ones of each kind.
 CREATE TABLE scan_rates (
   kind     text COLLATE "C" NOT NULL,
   subject  text COLLATE "C" NOT NULL,

@@ -6,8 +6,10 @@ Every job may run in any number of workers at once, and again after it failed: i
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from functools import partial
 from typing import NamedTuple
 
 import asyncpg
@@ -22,7 +24,7 @@ from counterfoil.partners.rates import ensure_default_rate, refresh_rates
 from counterfoil.settings import Settings
 from counterfoil.vouchers.schedule import expire_claims
 from counterfoil.vouchers.store import SCAN_PARTITIONS
-from counterfoil.vouchers.watch import watch_vouchers
+from counterfoil.vouchers.watch import LOOKS, take_turn
 
 log = structlog.get_logger("counterfoil.schedule")
 
@@ -67,7 +69,7 @@ JOBS = (
     Job("keep_click_partitions", timedelta(hours=1), keep_click_partitions),
     Job("keep_scan_partitions", timedelta(hours=1), keep_scan_partitions),
     Job("refresh_rates", timedelta(minutes=1), refresh_rates),
-    Job("watch_vouchers", timedelta(minutes=1), watch_vouchers),
+    *(Job(look.name, timedelta(minutes=1), partial(take_turn, look)) for look in LOOKS),
 )
 
 
@@ -84,12 +86,18 @@ async def run_forever(pool: asyncpg.Pool, settings: Settings) -> None:
             group.create_task(_repeat(job, pool, settings), name=job.name)
 
 
-async def _repeat(job: Job, pool: asyncpg.Pool, settings: Settings) -> None:
+async def _repeat(
+    job: Job,
+    pool: asyncpg.Pool,
+    settings: Settings,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> None:
     while True:
+        due = clock() + job.every.total_seconds()  # from the beginning of the work, however long it takes
         try:
             await job.work(pool, settings)
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            log.warning(
-                "job_failed", job=job.name, reason=one_line(error), next_in_s=job.every.total_seconds()
-            )
-        await asyncio.sleep(job.every.total_seconds())
+            next_in_s = round(max(0.0, due - clock()), 1)
+            log.warning("job_failed", job=job.name, reason=one_line(error), next_in_s=next_in_s)
+        await sleep(max(0.0, due - clock()))

@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
 import pytest
+from structlog.testing import capture_logs
 
+from counterfoil.database.queries import sql
+from counterfoil.scheduling import JOBS
 from counterfoil.settings import Settings
-from counterfoil.vouchers.watch import (
-    watch_conversion,
-    watch_failed_redemptions,
-    watch_scan_rates,
-    watch_vouchers,
-)
+from counterfoil.vouchers import watch
+from counterfoil.vouchers.watch import watch_conversion, watch_failed_redemptions, watch_scan_rates
 from support.postgres_road import plain_settings
 
 NOW = datetime(2026, 3, 10, 12, 30, tzinfo=UTC)
 A_DAY = timedelta(days=1)
 AN_HOUR = timedelta(hours=1)
 PLAIN = plain_settings()
+WATCHING = [job for job in JOBS if job.name in {look.name for look in watch.LOOKS}]
 
 
 @pytest.fixture
@@ -75,6 +77,18 @@ async def failures(db: asyncpg.Connection, count: int, voucher_id: str = "v-1", 
 
 async def watched(db: asyncpg.Connection, at: datetime = NOW, **settings: object) -> int:
     return await watch_scan_rates(db, plain_settings(**settings), at)
+
+
+async def watch_vouchers(pool: asyncpg.Pool, settings: Settings) -> int:
+    """What the schedule does of it, one job after the other; how many alerts were raised."""
+    return sum([await job.work(pool, settings) for job in WATCHING])
+
+
+async def counted(db: asyncpg.Connection, *, answered: int = 1_000) -> list[asyncpg.Record]:
+    """What is answered of the window that ends now, of those with a scan or more."""
+    kinds, least = ["voucher", "device", "address"], [1, 1, 1]
+    since = NOW - timedelta(minutes=5)
+    return await db.fetch(sql("note_scans_of_window"), since, NOW, kinds, least, least, NOW, 10_000, answered)
 
 
 async def told(db: asyncpg.Connection) -> list[dict[str, Any]]:
@@ -159,6 +173,18 @@ async def test_who_is_new_is_compared_with_the_busy_ones_of_the_same_window(shar
     assert await watched(shared_db) == 1
     (alert,) = await told(shared_db)
     assert (alert["subject"], alert["voucher_id"], alert["value"]) == ({"device": "greedy"}, "v-7", 33)
+
+
+async def test_two_that_are_attacked_at_once_do_not_hide_each_other_on_a_cold_start(shared_db) -> None:
+    for number in range(18):
+        await scans(shared_db, 1 + number % 3, f"v-{number}")
+    await scans(shared_db, 500, "one")
+    await scans(shared_db, 600, "another")
+    assert await watched(shared_db) == 2
+    assert [(alert["voucher_id"], alert["limit"]) for alert in await told(shared_db)] == [
+        ("another", 100),
+        ("one", 100),
+    ]
 
 
 async def test_who_is_new_is_compared_with_what_was_busy_on_the_days_before(shared_db) -> None:
@@ -267,6 +293,77 @@ async def test_the_busiest_window_of_an_hour_is_kept(shared_db) -> None:
     ]
 
 
+async def test_of_each_kind_those_with_most_scans_are_noted_and_judged(shared_db, monkeypatch) -> None:
+    monkeypatch.setattr(watch, "MOST_NOTED", 2)
+    monkeypatch.setattr(watch, "MOST_JUDGED", 3)
+    for count in (40, 41, 42, 43, 44):
+        await scans(shared_db, count, device=f"d-{count}")
+    with capture_logs() as logs:
+        assert await watched(shared_db, voucher_scan_rate_min=0, voucher_scan_rate_ceiling=30) == 3
+    assert [alert["value"] for alert in await told(shared_db)] == [44, 43, 42]
+    assert [(log["event"], log["kind"], log["count"]) for log in logs] == [
+        ("scan_rates_not_judged", "device", 2)
+    ]
+    kept = await shared_db.fetch("SELECT subject, busiest * 300 FROM scan_rates ORDER BY 1")
+    assert [tuple(row) for row in kept] == [("", 44), ("d-43", 43), ("d-44", 44)]
+
+
+async def test_who_is_worth_no_alert_is_noted_without_leaving_the_database(shared_db) -> None:
+    await shared_db.execute(
+        """INSERT INTO voucher_scans (scan_id, voucher_id, occurred_at, scan_type, scan_source, device_info)
+           SELECT device || '-' || n, 'v', $1, 'CUSTOMER', 'CAMERA', jsonb_build_object('id', 'd' || device)
+           FROM generate_series(1, 50) AS device, generate_series(1, 5) AS n""",
+        NOW - timedelta(minutes=1),
+    )
+    fetched: list[Any] = []
+    shared_db.add_query_logger(fetched.append)
+    assert await watched(shared_db, voucher_scan_rate_min=0) == 0
+    assert await shared_db.fetchval("SELECT count(*) FROM scan_rates WHERE subject <> ''") == 50
+    assert not [query for query in fetched if "d1" in str(query.args)]
+
+
+async def test_each_is_counted_beside_the_voucher_that_it_scanned_most_of_equal_ones_the_smaller(
+    shared_db,
+) -> None:
+    rng = random.Random(4)
+    pairs = Counter((f"d-{rng.randrange(9)}", f"v-{rng.randrange(6)}") for _ in range(120))
+    for (device, voucher_id), count in pairs.items():
+        await scans(shared_db, count, voucher_id, device=device)
+    expected = {}
+    for device in {device for device, _ in pairs}:
+        of_device = {voucher_id: count for (who, voucher_id), count in pairs.items() if who == device}
+        most = min(of_device, key=lambda voucher_id: (-of_device[voucher_id], voucher_id))
+        expected[device] = (most, sum(of_device.values()))
+    rows = [row for row in await counted(shared_db) if row["kind"] == "device" and row["subject"]]
+    assert {row["subject"]: (row["voucher_id"], row["scans"]) for row in rows} == expected
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for child in plan.get("Plans", ()):
+        yield from nodes(child)
+
+
+async def test_counting_a_window_sorts_no_row_for_each_scan(shared_db) -> None:
+    await shared_db.execute(
+        """INSERT INTO voucher_scans (scan_id, voucher_id, occurred_at, scan_type, scan_source, device_info, ip_address)
+           SELECT n::text, 'v-' || n % 10, $1, 'CUSTOMER', 'CAMERA', jsonb_build_object('id', 'd' || n % 30),
+                  '10.0.' || n % 20 || '.0'
+           FROM generate_series(1, 5000) AS n""",
+        NOW - timedelta(minutes=1),
+    )
+    await shared_db.execute("ANALYZE voucher_scans")
+    kinds = ["voucher", "device", "address"]
+    explained = await shared_db.fetchval(
+        f"EXPLAIN (ANALYZE, FORMAT JSON) {sql('note_scans_of_window')}",
+        *(NOW - timedelta(minutes=5), NOW, kinds, [1, 1, 1], [500, 168, 251], NOW, 10_000, 1_000),
+    )
+    plan = json.loads(explained)[0]["Plan"]
+    sorted_rows = [node["Actual Rows"] for node in nodes(plan) if "Sort" in node["Node Type"]]
+    assert sorted_rows
+    assert max(sorted_rows) < 1_000
+
+
 # Failed redemptions
 
 
@@ -354,9 +451,9 @@ async def test_of_eight_workers_one_looks_and_the_next_minute_again(pool, db) ->
 
     assert sum(await everybody()) == 1
     turns = dict(await db.fetch("SELECT job, turn FROM job_turns"))
-    assert set(turns) == {"watch_vouchers", "watch_conversion"}
+    assert set(turns) == {"watch_redemptions", "watch_scan_rates", "watch_conversion", "forget_rates"}
     assert sum(await everybody()) == 0
-    await db.execute("UPDATE job_turns SET turn = turn - interval '1 minute' WHERE job = 'watch_vouchers'")
+    await db.execute("UPDATE job_turns SET turn = turn - interval '1 minute' WHERE job = 'watch_redemptions'")
     await db.execute("UPDATE alert_cooldowns SET raised_at = raised_at - interval '1 hour'")
     assert sum(await everybody()) == 1
     assert len(await told(db)) == 2
@@ -369,6 +466,35 @@ async def test_a_look_that_fails_is_done_by_the_next(pool, db) -> None:
         await watch_vouchers(pool, PLAIN)
     await db.execute("ALTER TABLE outbox DROP CONSTRAINT broken")
     assert await watch_vouchers(pool, PLAIN) == 1
+
+
+@pytest.mark.parametrize(
+    ("broken", "look"),
+    [
+        ("ALTER TABLE scan_rates ADD CONSTRAINT broken CHECK (kind = '')", "watch_scan_rates"),
+        ("ALTER TABLE redemption_attempts RENAME TO gone", "watch_redemptions"),
+        ("ALTER TABLE voucher_daily RENAME TO gone", "watch_conversion"),
+        ("ALTER TABLE alert_cooldowns RENAME raised_at TO gone", "forget_rates"),
+    ],
+)
+async def test_a_look_that_fails_keeps_no_other_from_looking(pool, db, broken: str, look: str) -> None:
+    at = await db.fetchval("SELECT now()")
+    await scans(db, 40, device="d", at=at - timedelta(minutes=1))
+    await db.execute(broken)
+    done = await asyncio.gather(*(job.work(pool, PLAIN) for job in WATCHING), return_exceptions=True)
+    failed = {job.name for job, one in zip(WATCHING, done, strict=True) if isinstance(one, BaseException)}
+    assert failed == {look}
+    turns = await db.fetch("SELECT job FROM job_turns")
+    assert {row["job"] for row in turns} == {job.name for job in WATCHING} - {look}
+
+
+async def test_failed_redemptions_are_told_though_scans_cannot_be_counted(pool, db) -> None:
+    at = await db.fetchval("SELECT now()")
+    await failures(db, 20, at=at)
+    await scans(db, 40, device="d", at=at - timedelta(minutes=1))
+    await db.execute("ALTER TABLE scan_rates ADD CONSTRAINT broken CHECK (kind = '')")
+    await asyncio.gather(*(job.work(pool, PLAIN) for job in JOBS), return_exceptions=True)
+    assert [alert["kind"] for alert in await told(db)] == ["failed-redemptions"]
 
 
 async def test_a_turn_that_another_worker_is_taking_is_not_waited_for(pool, db) -> None:

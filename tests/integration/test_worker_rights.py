@@ -4,23 +4,43 @@ from __future__ import annotations
 
 import re
 import uuid
+from dataclasses import replace
+from datetime import UTC, datetime
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import pytest
 
-from counterfoil.database.counters import find_drift, repair
+from counterfoil.database.counters import Drift, find_drift, repair
 from counterfoil.database.files import sql_folder
 from counterfoil.database.migrate import available, migrate
 from counterfoil.database.queries import sql, statements
 from counterfoil.events import Rules
+from counterfoil.ingest.partitions import Partition
+from counterfoil.ingest.records import milliseconds_of
 from counterfoil.ingest.retry import retry_dead_letter
 from counterfoil.routing import COUNTERS, routes
-from support.builders import CANCELED, PLACED, a_cancellation, a_promotion, an_order, records_of
+from counterfoil.vouchers.schedule import expire_claims
+from support.builders import (
+    CANCELED,
+    PLACED,
+    a_cancellation,
+    a_claim_event,
+    a_promotion,
+    a_redemption_event,
+    a_scan_event,
+    a_voucher_event,
+    an_impression_event,
+    an_order,
+    later,
+    records_of,
+)
 from support.databases import address_of, drop, execute, run_apart
 from support.postgres_ledgers import coupon_counts, promo_counts
 from support.postgres_road import plain_settings, scribes
+from support.voucher_model import counts_of, exact, stored_counts, stored_ledgers
 
+NOW = datetime.now(UTC)
 TABLES = [table for migration in available() for table in migration.tables]
 DELETABLE = {"affiliate_coupon_owners", "outbox", "alert_cooldowns", "scan_rates"}
 """No ledgers: whose coupon a code is, now; what is to be published; what was told of late; what is usual."""
@@ -98,6 +118,38 @@ async def test_the_road_works_with_the_workers_rights(roles):
             assert (await retry_dead_letter(connection, letter, known)).outcome == "refused"
             await worker.positions.restart(connection, PLACED, 4, 0, "recreated")
             assert await find_drift(connection, COUNTERS) == []
+
+
+async def test_vouchers_are_counted_with_the_workers_rights(roles):
+    """Told of, told of again with what stands instead, expired, opened, looked through by `verify` and mended."""
+    told = [
+        [
+            a_voucher_event("w1", expires_at=later(1)),
+            an_impression_event("w1", impression_id="i", timestamp=later(seconds)),
+            a_scan_event("w1", user_id="c1", location='{"city": "Graz"}', timestamp=later(-seconds)),
+            a_claim_event("w1", "c1", timestamp=later(seconds)),
+            a_claim_event("w1", "c2"),
+            a_redemption_event("w1", "c1", attempt_id="a", timestamp=later(seconds)),
+        ]
+        for seconds in (90_000, 5)
+    ]
+    async with scribes(roles[1]) as (worker,):
+        for n, events in enumerate(told):
+            batch = []
+            for topic in {event.topic for event in events}:
+                own = [event for event in events if event.topic == topic]
+                batch += records_of(*own, partition=Partition(topic, 0), first=n * len(own))
+            sent_at = milliseconds_of(later(90_000))
+            await worker.write([replace(record, timestamp=sent_at) for record in batch])
+        assert await expire_claims(worker.pool, plain_settings()) == 1
+        async with worker.pool.acquire() as connection:
+            assert await stored_counts(connection) == counts_of(await stored_ledgers(connection), NOW)
+            await connection.execute("UPDATE vouchers SET expires_at = NULL WHERE id = 'w1'")
+            statuses = "SELECT customer_id, status FROM customer_vouchers WHERE voucher_id = 'w1' ORDER BY 1"
+            assert dict(await connection.fetch(statuses)) == {"c1": "REDEEMED", "c2": "CLAIMED"}
+            assert await find_drift(connection, COUNTERS) == []
+            assert await repair(connection, COUNTERS, [Drift("vouchers", "w1", "scan_count", "0", "2")]) == 1
+            assert await exact(connection)
 
 
 async def test_verify_repairs_with_the_workers_rights(worker_db):

@@ -114,9 +114,9 @@ def test_who_has_a_past_is_not_compared_with_others(
 
 @given(kinds, st.lists(rates, max_size=2), st.lists(rates, max_size=2), st.integers(0, 19), rates, rules)
 def test_a_cold_start_raises_nothing_below_the_ceiling(
-    kind: str, days: list[float], peer_days: list[float], subjects: int, high: float, rule: ScanRule
+    kind: str, days: list[float], peer_days: list[float], subjects: int, middle: float, rule: ScanRule
 ) -> None:
-    limit = scan_limit(kind, days, Peers(peer_days, high, subjects), rule)
+    limit = scan_limit(kind, days, Peers(peer_days, middle, subjects), rule)
     if rule.ceiling is None:
         assert limit is None
     else:
@@ -125,7 +125,7 @@ def test_a_cold_start_raises_nothing_below_the_ceiling(
 
 @given(kinds, st.lists(rates, max_size=2), known, rates, rules)
 def test_who_is_new_is_compared_with_the_busy_ones_and_with_what_he_had(
-    kind: str, days: list[float], peer_days: list[float], high: float, rule: ScanRule
+    kind: str, days: list[float], peer_days: list[float], middle: float, rule: ScanRule
 ) -> None:
     by_peers = scan_limit(kind, [], Peers(peer_days), rule)
     limit = scan_limit(kind, days, Peers(peer_days), rule)
@@ -133,8 +133,8 @@ def test_who_is_new_is_compared_with_the_busy_ones_and_with_what_he_had(
     assert limit >= by_peers
     if len(days) == 1:
         assert limit == max(by_peers, by_itself)
-    now = Peers((), high, 20)
-    assert scan_limit(kind, [], now, rule) == scan_limit(kind, [], Peers([high] * 3), rule)
+    now = Peers((), middle, 20)
+    assert scan_limit(kind, [], now, rule) == scan_limit(kind, [], Peers([middle] * 3), rule)
 
 
 @given(kinds, histories, peers, rules, st.floats(1, 100))

@@ -69,9 +69,10 @@ async def repair(connection: Connection, counters: Sequence[Counter], drifts: Se
     The row is locked first and recounted in a fresh statement: what commits meanwhile is folded in after us.
     """
     by_table = {counter.table: counter for counter in counters}
-    rows = sorted({(drift.table, drift.key) for drift in drifts})
-    for table, key in rows:
+    rows = {(drift.table, drift.key) for drift in drifts}
+    work = {(by_table[table].lock, by_table[table].recount, key) for table, key in rows}
+    for lock, recount, key in sorted(work):  # what several tables count of one key is recounted once
         async with connection.transaction():
-            await connection.execute(sql(by_table[table].lock), key)
-            await connection.execute(sql(by_table[table].recount), key)
+            await connection.execute(sql(lock), key)
+            await connection.execute(sql(recount), key)
     return len(rows)

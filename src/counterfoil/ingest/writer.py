@@ -192,11 +192,14 @@ async def hold_locks(connection: Connection, steps: Sequence[Step]) -> None:
 
 
 async def hold_rows(connection: Connection, steps: Sequence[Step]) -> None:
-    """Hold the rows that several steps count in before the first writes; a single one's ledger does so in time."""
+    """Hold the rows that steps count in before the first of several writes; a single one's ledger does so in time.
+
+    Also where only one of them does: else it would hold them after the rows of another step, and the next batch before.
+    """
     holders = [(handler, plan) for handler, plan in steps if isinstance(handler, HoldsRows)]
     for statement in sorted({handler.holds for handler, _ in holders}):
         plans = [(handler, plan) for handler, plan in holders if handler.holds == statement]
-        if len(plans) > 1:
+        if len(steps) > 1:
             keys = set().union(*(handler.held(plan) for handler, plan in plans))
             await connection.execute(sql(statement), sorted(keys))
 

@@ -2,7 +2,8 @@
 
 Scans are counted in a window. What is usual is the median, over the days of late, of each day's busiest hour: a rush
 that comes every day is usual, an attack of yesterday is not, and neither is the night. Who has fewer than three such
-days is compared with the busy ones of his kind as well; where these are not known either, only a ceiling counts.
+days is compared with the busy ones of his kind as well; where these are not known either, with the middle one of his
+kind in this window, and where there are too few of them, only a ceiling counts.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ DAYS_OF_HISTORY = 3
 """So many days tell what is usual: one of them may be odd."""
 
 ENOUGH_PEERS = 20
-"""So many subjects in one window: what 19 of 20 stay below leaves out the one that is being judged."""
+"""So many subjects in one window tell what the middle one comes to, even if several of them are attacked at once."""
 
 SCAN_RATE = "scan-rate"
 FAILED_REDEMPTIONS = "failed-redemptions"
@@ -70,10 +71,10 @@ class Conversion(NamedTuple):
 
 
 class Peers(NamedTuple):
-    """What the busy ones of a kind come to: on each of the days of late, and in this window, of so many subjects."""
+    """What others of a kind come to: the busy ones on each of the days of late, the middle one of so many now."""
 
     days: Sequence[float] = ()
-    high: float = 0.0
+    middle: float = 0.0
     subjects: int = 0
 
     @property
@@ -81,7 +82,7 @@ class Peers(NamedTuple):
         """None where it is not known: neither a past, nor enough of them now."""
         if len(self.days) >= DAYS_OF_HISTORY:
             return median_low(self.days)
-        return self.high if self.subjects >= ENOUGH_PEERS else None
+        return self.middle if self.subjects >= ENOUGH_PEERS else None
 
 
 def usual_scans(days: Sequence[float], peers: Peers) -> float | None:

@@ -192,15 +192,13 @@ async def hold_vouchers(connection: Connection, ids: Collection[str]) -> None:
         await connection.execute(sql("hold_vouchers"), list(ids))
 
 
-async def observe_claims(
-    connection: Connection, claims: Sequence[tuple[str, str]]
-) -> tuple[list[float], list[float]]:
-    """Of written claims (customer, voucher): seconds since the first scan, where there is one, and sizes of wallets."""
-    if not claims:
-        return [], []
-    rows = await connection.fetch(sql("observe_claims"), *map(list, zip(*claims, strict=True)))
-    times = [row["scan_to_claim_s"] for row in rows if row["scan_to_claim_s"] is not None]
-    return times, [row["wallet_size"] for row in rows]
+async def observe_claims(connection: Connection, claims: Sequence[tuple[str, str]]) -> dict[str, list[float]]:
+    """Histogram → values of written claims (customer, voucher): times since the first scans, sizes of the wallets."""
+    observed: dict[str, list[float]] = {}
+    if claims:
+        for row in await connection.fetch(sql("observe_claims"), *map(list, zip(*claims, strict=True))):
+            observed.setdefault(row["histogram"], []).append(row["value"])
+    return observed
 
 
 async def scans_closed_before(connection: Connection) -> datetime | None:

@@ -1,8 +1,8 @@
-"""Watching vouchers: one worker a minute compares what was scanned and redeemed of late with what is usual."""
+"""Watching vouchers: in turns, one worker compares what was scanned and redeemed of late with what is usual."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
@@ -32,6 +32,12 @@ TOPIC = "voucher-alert"
 MOST_OF_A_KIND = 100
 """Of more in one look those with most scans are told: who is told of thousands reads none."""
 
+MOST_JUDGED = 1_000
+"""Of more of a kind in one look those with most scans are judged: whoever scans chooses how many devices there are."""
+
+MOST_NOTED = 10_000
+"""Of more of a kind in one look those with most scans are kept for the days to come."""
+
 HISTORY = timedelta(days=7)
 
 ALL_PEERS = ""
@@ -41,39 +47,10 @@ A_DAY = timedelta(days=1)
 
 
 class Seen(NamedTuple):
-    """What a window held: the subjects with scans enough to be noted, and the others of each kind as a whole."""
+    """What a window held: the subjects with scans enough for an alert, and the others of each kind as a whole."""
 
     counts: list[Count]
     peers: dict[str, Peers]
-
-
-async def watch_vouchers(pool: asyncpg.Pool, settings: Settings) -> int:
-    """Do what is due and nobody has done; answers how many alerts were raised. Each look is one transaction."""
-    async with pool.acquire() as connection:
-        raised = await _watch_minute(connection, settings)
-        raised += await _watch_hour(connection, settings)
-    if raised:
-        log.info("voucher_alerts_raised", count=raised)
-    return raised
-
-
-async def _watch_minute(connection: Connection, settings: Settings) -> int:
-    async with connection.transaction():
-        now = await connection.fetchval(sql("claim_turn"), "watch_vouchers", timedelta(minutes=1))
-        if now is None:
-            return 0
-        raised = await watch_scan_rates(connection, settings, now)
-        return raised + await watch_failed_redemptions(connection, settings, now)
-
-
-async def _watch_hour(connection: Connection, settings: Settings) -> int:
-    async with connection.transaction():
-        now = await connection.fetchval(sql("claim_turn"), "watch_conversion", timedelta(hours=1))
-        if now is None:
-            return 0
-        await connection.execute(sql("forget_scan_rates"), now - HISTORY - A_DAY)
-        await forget_cooldowns(connection, settings.alert_cooldown_s + 2 * A_DAY)
-        return await watch_conversion(connection, settings, now)
 
 
 # Scan rates
@@ -100,34 +77,45 @@ async def watch_scan_rates(connection: Connection, settings: Settings, until: da
     if not rule.fewest:
         return 0
     window = Window(until, rule.window)
-    seen = await _count_scans(connection, rule, window)
+    seen = await _note_scans(connection, rule, window)
     alerts = await _compare(connection, rule, seen, window)
-    await _note(connection, seen, window)
     cooldown = max(settings.alert_cooldown_s, window.length)  # the same scans are not told twice
     return len(await raise_alerts(connection, TOPIC, alerts, cooldown))
 
 
-async def _count_scans(connection: Connection, rule: ScanRule, window: Window) -> Seen:
+async def _note_scans(connection: Connection, rule: ScanRule, window: Window) -> Seen:
     kinds = list(rule.fewest)
-    noted = [rule.noted(kind) for kind in kinds]
+    noted, worth = [rule.noted(kind) for kind in kinds], list(rule.fewest.values())
+    hour = _hour_of(window.until)  # which is compared with nothing before it has ended
+    stretch = window.since, window.until
+    rows = await connection.fetch(
+        sql("note_scans_of_window"), *stretch, kinds, noted, worth, hour, MOST_NOTED, MOST_JUDGED
+    )
+    return _seen(rows)
+
+
+def _seen(rows: Iterable[asyncpg.Record]) -> Seen:
     seen = Seen([], {})
-    for row in await connection.fetch(sql("count_scans_of_window"), window.since, window.until, kinds, noted):
-        if row["subject"] is None:
-            seen.peers[row["kind"]] = Peers(high=row["scans"], subjects=row["subjects"])
-        else:
-            seen.counts.append(Count(row["kind"], row["subject"], row["voucher_id"], row["scans"]))
+    for kind, subject, voucher_id, scans, subjects, worth in rows:
+        if subject is not None:
+            seen.counts.append(Count(kind, subject, voucher_id, scans))
+            continue
+        seen.peers[kind] = Peers(middle=scans, subjects=subjects)
+        if worth > MOST_JUDGED:
+            log.warning("scan_rates_not_judged", kind=kind, count=worth - MOST_JUDGED)
     return seen
 
 
 async def _compare(connection: Connection, rule: ScanRule, seen: Seen, window: Window) -> list[Alert]:
-    worth = [count for count in seen.counts if count.scans >= rule.fewest[count.kind]]
-    if not worth:
+    if not seen.counts:
         return []
-    wanted = {(count.kind, count.subject) for count in worth} | {(kind, ALL_PEERS) for kind in seen.peers}
+    wanted = {(count.kind, count.subject) for count in seen.counts} | {
+        (kind, ALL_PEERS) for kind in seen.peers
+    }
     days = await _busiest_hours(connection, wanted, window)
     peers = {kind: one._replace(days=days.get((kind, ALL_PEERS), ())) for kind, one in seen.peers.items()}
     alerts = {kind: list[Alert]() for kind in peers}
-    for count in sorted(worth, key=lambda count: (-count.scans, count.subject)):
+    for count in sorted(seen.counts, key=lambda count: (-count.scans, count.subject)):
         own = days.get((count.kind, count.subject), ())
         alert = scan_rate_alert(count, scan_limit(count.kind, own, peers[count.kind], rule), window)
         if alert is not None:
@@ -144,17 +132,6 @@ async def _busiest_hours(
     rows = await connection.fetch(sql("find_busiest_hours"), kinds, subjects, hour - HISTORY, hour)
     seconds = window.length.total_seconds()
     return {(row["kind"], row["subject"]): [round(rate * seconds, 6) for rate in row["days"]] for row in rows}
-
-
-async def _note(connection: Connection, seen: Seen, window: Window) -> None:
-    """Keep what will be usual: of devices, addresses and peers; a voucher's own hours are counted already."""
-    rates = [(kind, ALL_PEERS, peers.high) for kind, peers in seen.peers.items()]
-    rates += [(count.kind, count.subject, count.scans) for count in seen.counts if count.kind != "voucher"]
-    if rates:
-        kinds, subjects, scans = zip(*rates, strict=True)
-        seconds = window.length.total_seconds()
-        per_second = [count / seconds for count in scans]
-        await connection.execute(sql("note_scan_rates"), _hour_of(window.until), kinds, subjects, per_second)
 
 
 def _bounded(alerts: Sequence[Alert], kind: str) -> Sequence[Alert]:
@@ -197,3 +174,40 @@ async def watch_conversion(connection: Connection, settings: Settings, now: date
     rows = await connection.fetch(sql("find_low_conversion"), first_day, fewest, limit, MOST_OF_A_KIND)
     alerts = [low_conversion_alert(Conversion(*row), limit, window) for row in rows]
     return len(await raise_alerts(connection, TOPIC, alerts, A_DAY))
+
+
+# By turns
+
+
+async def forget_rates(connection: Connection, settings: Settings, now: datetime) -> int:
+    """Forget the hours that are compared with no more, and what was told before any cooldown; raises no alert."""
+    await connection.execute(sql("forget_scan_rates"), now - HISTORY - A_DAY)
+    await forget_cooldowns(connection, settings.alert_cooldown_s + 2 * A_DAY)
+    return 0
+
+
+class Look(NamedTuple):
+    """What one worker does once in each stretch of time; `work` answers how many alerts it raised."""
+
+    name: str
+    every: timedelta
+    work: Callable[[Connection, Settings, datetime], Awaitable[int]]
+
+
+LOOKS = (
+    Look("watch_redemptions", timedelta(minutes=1), watch_failed_redemptions),
+    Look("watch_scan_rates", timedelta(minutes=1), watch_scan_rates),
+    Look("watch_conversion", timedelta(hours=1), watch_conversion),
+    Look("forget_rates", timedelta(hours=1), forget_rates),
+)
+"""Each has its own turn and transaction, so that one that fails keeps no other from looking; the cheap one is first."""
+
+
+async def take_turn(look: Look, pool: asyncpg.Pool, settings: Settings) -> int:
+    """Look, where it is due and nobody has; answers how many alerts were raised."""
+    async with pool.acquire() as connection, connection.transaction():
+        now = await connection.fetchval(sql("claim_turn"), look.name, look.every)
+        raised = 0 if now is None else await look.work(connection, settings, now)
+    if raised:
+        log.info("voucher_alerts_raised", look=look.name, count=raised)
+    return raised
