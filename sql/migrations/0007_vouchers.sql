@@ -753,11 +753,45 @@ BEGIN
   END LOOP;
 END $$;
 
+-- In a MERGE into a partitioned table PostgreSQL (18 at least) tells of a row that is updated after another was inserted that it
+-- has become that other one. What has not become anything, and still is there, shows it.
+CREATE FUNCTION refuse_misreported(ids text[], times timestamptz[]) RETURNS void LANGUAGE plpgsql SET search_path FROM CURRENT
+SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+BEGIN
+  IF EXISTS (SELECT FROM unnest(ids, times) AS k(scan_id, occurred_at)
+             JOIN voucher_scans AS s ON s.scan_id = k.scan_id AND s.occurred_at = k.occurred_at) THEN
+    RAISE feature_not_supported USING
+      MESSAGE = 'PostgreSQL does not tell what this MERGE has changed',
+      HINT = 'write INSERT ... ON CONFLICT DO UPDATE, or a statement for what is new and another for what is changed';
+  END IF;
+END $$;
+
+CREATE FUNCTION refuse_misreported_clicks() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT
+SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+BEGIN
+  IF EXISTS (SELECT FROM (SELECT click_id, occurred_at FROM before_change
+                          EXCEPT SELECT click_id, occurred_at FROM after_change) AS gone
+             JOIN aff_clicks AS c ON c.click_id = gone.click_id AND c.occurred_at = gone.occurred_at) THEN
+    RAISE feature_not_supported USING
+      MESSAGE = 'PostgreSQL does not tell what this MERGE has changed',
+      HINT = 'write INSERT ... ON CONFLICT DO UPDATE, or a statement for what is new and another for what is changed';
+  END IF;
+  RETURN NULL;
+END $$;
+
+CREATE TRIGGER refuse_misreported AFTER UPDATE ON aff_clicks
+  REFERENCING OLD TABLE AS before_change NEW TABLE AS after_change
+  FOR EACH STATEMENT EXECUTE FUNCTION refuse_misreported_clicks();
+
 CREATE FUNCTION count_scans_changed() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
   deltas scan_delta[];
 BEGIN
   PERFORM refuse_closed_scan(min(occurred_at)) FROM after_change;
+  PERFORM refuse_misreported(array_agg(scan_id), array_agg(occurred_at)) FROM (
+    SELECT scan_id, occurred_at FROM before_change EXCEPT SELECT scan_id, occurred_at FROM after_change
+  ) AS gone
+  HAVING count(*) > 0;
   SELECT array_agg(ROW(d.*)::scan_delta) INTO deltas FROM (
     SELECT voucher_id, date_bin('1 hour', occurred_at, '2000-01-01Z'), scan_type, scan_source, user_id IS NULL, place, sum(sign)
     FROM (

@@ -294,7 +294,7 @@ async def test_a_wallet_is_found_by_its_index(db) -> None:
             assert "Seq Scan" not in [
                 node["Node Type"] for node in found if node.get("Relation Name") == "customer_vouchers"
             ]
-            by_index = [node for node in found if node.get("Index Name") == "customer_vouchers_pkey"]
+            by_index = [node for node in found if node.get("Index Name", "").startswith("customer_vouchers")]
             assert [node for node in by_index if "customer_id" in node["Index Cond"]], (statement, mode)
 
 
