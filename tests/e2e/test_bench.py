@@ -108,7 +108,12 @@ async def test_a_given_database_is_left_as_it_was(postgres_server: Server, datab
 
 
 @pytest.mark.parametrize(
-    "moment", ["embedded", "this worker", pytest.param("duplicates", marks=pytest.mark.slow)]
+    "moment",
+    [
+        "embedded",
+        pytest.param("this worker", marks=pytest.mark.slow),
+        pytest.param("duplicates", marks=pytest.mark.slow),
+    ],
 )
 def test_ctrl_c_leaves_no_process_and_no_folder(moment: str) -> None:
     bench = start_bench()
