@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 
 import pytest
 
@@ -109,10 +110,13 @@ async def test_a_coupon_without_any_usage_left_is_compared_as_well(db):
 async def test_traffic_and_truncates_are_no_drift(db, database_url):
     async with scribes(database_url, 2) as workers:
         done = asyncio.Event()
+        looks = 0
 
         async def work(number: int) -> None:
             codes = ["A", "B", "C"]
-            for n in range(30):
+            for n in itertools.count():
+                if n >= 30 and looks > 10:
+                    return
                 orders = [an_order(f"{number}.{n}.{m}", codes=codes) for m in range(20)]
                 await workers[number].write(
                     records_of(*orders, partition=Partition("order.placed", number), first=20 * n)
@@ -124,18 +128,18 @@ async def test_traffic_and_truncates_are_no_drift(db, database_url):
                     await operator.execute("TRUNCATE affiliate_coupon_usages")
                     await asyncio.sleep(0.01)
 
-        async def look() -> int:
-            looks = 0
+        async def look() -> None:
+            nonlocal looks
             while not done.is_set():
                 assert await find_drift(db, COUNTERS) == []
                 looks += 1
-            return looks
 
-        looking, truncating = asyncio.create_task(look()), asyncio.create_task(truncate())
-        await asyncio.gather(work(0), work(1))
-        done.set()
-        await truncating
-        assert await looking > 10
+        async def traffic() -> None:
+            await asyncio.gather(work(0), work(1))
+            done.set()
+
+        async with asyncio.timeout(60):
+            await asyncio.gather(traffic(), truncate(), look())
     await assert_counters_equal_ledgers(db)
 
 
