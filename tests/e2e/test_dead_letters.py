@@ -175,7 +175,8 @@ async def test_nothing_is_lost_behind_a_tripped_breaker_once_it_is_switched_off(
 ) -> None:
     await stream.create(partitions=2)
     ids = order_ids(600)
-    await stream.publish(*(m for order in orders(ids) for m in (a_malformed_order(), order)))
+    # two of three: of half of them the breaker may see less than half, as the partitions happen to be read
+    await stream.publish(*(m for order in orders(ids) for m in (a_malformed_order(), order, a_malformed_order())))
     worker = await start_worker(stream.kafka, ready_within=None)
     await is_unready_for(worker, "breaker")
     assert await worker.terminate() == 0
@@ -185,7 +186,7 @@ async def test_nothing_is_lost_behind_a_tripped_breaker_once_it_is_switched_off(
 
     assert await usages(db) == sorted((order_id, "SPRING") for order_id in ids)
     found = await account(db, stream.placed)
-    assert (found.applied, found.duplicates, found.dead, found.skipped) == (600, 0, 600, 0)
+    assert (found.applied, found.duplicates, found.dead, found.skipped) == (600, 0, 1200, 0)
     await eventually(lambda: every_check_passes(tolerant))  # the group may still be giving out its partitions
     await assert_accounts_close(db, stream)
 
