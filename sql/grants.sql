@@ -33,6 +33,7 @@ GRANT SELECT, INSERT, UPDATE ON
   voucher_scans,
   redemption_attempts,
   customer_vouchers,
+  inventory_events,
   idempotency_answers
 TO counterfoil_worker;
 
@@ -46,6 +47,7 @@ GRANT SELECT, INSERT ON
   default_rates,
   refused_facts,
   refused_voucher_facts,
+  refused_stock_changes,
   alerts
 TO counterfoil_worker;
 
@@ -56,17 +58,25 @@ GRANT SELECT, INSERT (order_ids) ON settlements_due TO counterfoil_worker;
 GRANT SELECT, INSERT, UPDATE, DELETE ON
   affiliate_coupon_owners,
   alert_cooldowns,
-  scan_rates
+  scan_rates,
+  low_stock_episodes
 TO counterfoil_worker;
 GRANT SELECT, INSERT, DELETE ON outbox TO counterfoil_worker;
-GRANT SELECT, INSERT, UPDATE ON job_turns TO counterfoil_worker;
+GRANT SELECT, INSERT, UPDATE ON job_turns, notifications, notification_channels TO counterfoil_worker;
+GRANT SELECT, UPDATE ON stock_defaults TO counterfoil_worker;
 
 -- of a voucher what is told of it; its counts are the triggers' to write
 GRANT SELECT, INSERT (id, created_at, business_id, title, expires_at, source_id, source_offset),
       UPDATE (created_at, business_id, title, expires_at, source_id, source_offset, updated_at)
 ON vouchers TO counterfoil_worker;
 
+-- of a product that somebody makes, that it is made; all else of it comes of its events
+GRANT SELECT, UPDATE (created_at, updated_at) ON inventory_products TO counterfoil_worker;
+
 GRANT SELECT ON
+  inventory_products_counted,
+  stock_moves,
+  inventory_events_default,
   customer_wallets,
   voucher_hourly,
   voucher_places,
@@ -106,6 +116,9 @@ GRANT EXECUTE ON FUNCTION
   close_click_partitions(date),
   make_partitions(text, integer),
   close_scan_partitions(date),
+  close_inventory_partitions(date),
+  hold_products(text[]),
+  recount_products(text[]),
   hold_vouchers(text[]),
   recount_vouchers(text[]),
   expire_claims(integer),

@@ -20,6 +20,8 @@ from counterfoil.database.connection import Connection
 from counterfoil.database.partitions import keep_partitions
 from counterfoil.database.pool import one_line
 from counterfoil.database.queries import sql
+from counterfoil.inventory.low_stock import SCAN, take_scan
+from counterfoil.inventory.store import STOCK_PARTITIONS, set_default_threshold
 from counterfoil.partners.rates import ensure_default_rate, refresh_rates
 from counterfoil.settings import Settings
 from counterfoil.vouchers.schedule import expire_claims
@@ -63,26 +65,40 @@ async def keep_scan_partitions(pool: asyncpg.Pool, settings: Settings) -> None:
         await keep_partitions(connection, SCAN_PARTITIONS, settings.retention_days_scans)
 
 
+async def keep_stock_partitions(pool: asyncpg.Pool, settings: Settings) -> None:
+    """Make partitions of stock changes ahead, and close those whose retention is over."""
+    async with pool.acquire() as connection:
+        await keep_partitions(connection, STOCK_PARTITIONS, settings.retention_days_stock)
+
+
 JOBS = (
     Job("approve_commissions", timedelta(minutes=1), approve_commissions),
     Job("expire_claims", timedelta(minutes=1), expire_claims),
     Job("keep_click_partitions", timedelta(hours=1), keep_click_partitions),
     Job("keep_scan_partitions", timedelta(hours=1), keep_scan_partitions),
+    Job("keep_stock_partitions", timedelta(hours=1), keep_stock_partitions),
     Job("refresh_rates", timedelta(minutes=1), refresh_rates),
     *(Job(look.name, timedelta(minutes=1), partial(take_turn, look)) for look in LOOKS),
 )
+
+
+def jobs(settings: Settings) -> tuple[Job, ...]:
+    """Every job, those too that are as often as the settings say."""
+    return (*JOBS, Job(SCAN, settings.stock_scan_interval_s, take_scan))
 
 
 async def prepare(connection: Connection, settings: Settings) -> None:
     """What the settings say that is kept in the database, before the first event is judged by it."""
     if await ensure_default_rate(connection, settings):
         log.info("default_rate_changed", percent=str(settings.default_commission_percent))
+    if await set_default_threshold(connection, settings.default_stock_threshold):
+        log.info("default_threshold_changed", threshold=settings.default_stock_threshold)
 
 
 async def run_forever(pool: asyncpg.Pool, settings: Settings) -> None:
     """Do every job now and whenever it is due, until cancelled."""
     async with asyncio.TaskGroup() as group:
-        for job in JOBS:
+        for job in jobs(settings):
             group.create_task(_repeat(job, pool, settings), name=job.name)
 
 

@@ -857,6 +857,19 @@ KEYS = {
         "scans",
         "scans_found",
     },
+    "sku": {
+        "product",
+        "stored",
+        "counted",
+        "absolute",
+        "deltas",
+        "details",
+        "totals",
+        "changes",
+        "closing",
+        "refused_changes",
+        "alerts",
+    },
 }
 
 
@@ -868,6 +881,7 @@ async def one_of_each(shop):
     await shop.execute("INSERT INTO affiliate_coupon_usages (order_id, code) VALUES ('X', 'X')")
     await shop.execute("INSERT INTO partners (id) VALUES ('X')")
     await shop.execute("INSERT INTO vouchers (id) VALUES ('X')")
+    await shop.execute("INSERT INTO inventory_products (sku, name) VALUES ('X', 'X')")
     return shop
 
 
@@ -907,7 +921,8 @@ async def test_what_nothing_is_known_of_is_one_line_and_exit_code_1(db, run, kin
         ["affiliate", "h", "--days", "0"],
         ["affiliate", "h", "--days", "99999999999"],
         ["voucher", "v", "--days", "0"],
-        ["sku", "1"],
+        ["sku", "1", "--days", "3"],
+        ["pixel", "1"],
     ],
 )
 async def test_wrong_use_is_exit_code_2(db, run, arguments):
@@ -982,6 +997,12 @@ async def test_a_hostile_id_in_the_tables_is_shown_as_text(shop, run, report, ke
         "INSERT INTO vouchers (id, business_id, title, created_at) VALUES ($1, $1, $1, now())", key
     )
     await shop.execute("INSERT INTO customer_vouchers (customer_id, voucher_id) VALUES ($1, $1)", key)
+    await shop.execute(
+        "INSERT INTO inventory_events (event_id, sku, new_stock, name, supplier, metadata) "
+        "VALUES ($1, $1, 1, $1, $1, jsonb_build_object('k', $1::text))",
+        key,
+    )
+    await shop.fetch("SELECT raise_low_stock(ARRAY[$1::text], 'level', '5 minutes')", key)
     for kind in explaining.KINDS:
         code, shown, _ = await run(kind, "--", key)
         assert code == 0

@@ -9,12 +9,16 @@ from pathlib import Path
 import pytest
 
 from counterfoil.database.counters import find_drift
+from counterfoil.database.pool import create_pool
+from counterfoil.inventory.low_stock import scan
 from counterfoil.partners.backfill import backfill_partners
 from counterfoil.partners.rules import program_id
 from counterfoil.routing import COUNTERS
+from support.postgres_road import plain_settings
 
 GUIDE = Path(__file__).parents[2] / "docs" / "import.md"
-COMMISSIONS, VOUCHERS = GUIDE.read_text(encoding="utf-8").split("\n## Vouchers\n")
+COMMISSIONS, _, VOUCHERS = GUIDE.read_text(encoding="utf-8").partition("\n## Vouchers\n")
+VOUCHERS, _, INVENTORY = VOUCHERS.partition("\n## Inventory\n")
 
 
 def blocks(text: str) -> list[str]:
@@ -23,6 +27,7 @@ def blocks(text: str) -> list[str]:
 
 CREATE, *TAKE_OVER, WHY, COMPARE, DROP = blocks(COMMISSIONS)
 CREATE_VOUCHERS, *TAKE_OVER_VOUCHERS, COMPARE_VOUCHERS, DROP_VOUCHERS = blocks(VOUCHERS)
+CREATE_STOCK, *TAKE_OVER_STOCK, COMPARE_STOCK, DROP_STOCK = blocks(INVENTORY)
 
 OLD = (
     """INSERT INTO old.users VALUES
@@ -301,3 +306,103 @@ async def test_the_comparison_shows_the_vouchers_that_count_otherwise_than_befor
     ]  # one has more rows than it counted, one had a scan meanwhile
     await vouchers.execute(DROP_VOUCHERS)
     assert await vouchers.fetchval("""SELECT to_regclass('old."Voucher"') IS NULL""")
+
+
+# Inventory
+
+OLD_STOCK = (
+    """INSERT INTO old.inventory_products VALUES
+       (1, 'ANVIL', 'Anvil', 18, 20, 49.99, 'ACME', '2025-02-01 08:00'), (2, 'BOLT', '', 7, NULL, NULL, '', NULL),
+       (3, 'CRATE', 'Crate', -2, 0, NULL, NULL, '2025-03-05'), (4, '', 'nobody', 1, 1, NULL, NULL, NULL),
+       (5, 'DRUM', 'Drum', NULL, -1, NULL, NULL, NULL)""",
+    """INSERT INTO old.inventory_events VALUES
+       (1, 'ANVIL', 'restocked', 0, 25, 25, NULL, '2025-02-01 08:00'),
+       (2, 'ANVIL', 'Sale', 25, 18, -6, '{"order": 7}', '2025-03-01 09:00'),
+       (3, 'ANVIL', 'low_stock', 25, 18, -7, '{"alertSent": true, "notifiers": ["webhook"]}', '2025-03-01 09:01'),
+       (4, 'BOLT', 'sold out!', NULL, NULL, -3, NULL, '2025-03-02'),
+       (5, 'BOLT', NULL, NULL, NULL, NULL, NULL, '2025-03-03'),
+       (6, 'ELSE', 'count', NULL, 4, NULL, NULL, '2025-03-04'),
+       (7, 'ANVIL', 'sale', 18, 1, -17, NULL, now() AT TIME ZONE 'UTC' + interval '1 hour')""",
+)
+
+
+@pytest.fixture
+async def stock(db):
+    """The database once the part on inventory was followed, while ANVIL was sold once and BOLT was made."""
+    await db.execute("INSERT INTO inventory_products (sku, name) VALUES ('BOLT', 'Bolt M6')")
+    await db.execute(CREATE_STOCK)
+    for statement in OLD_STOCK:
+        await db.execute(statement)
+    await db.execute(
+        "INSERT INTO inventory_events (event_id, occurred_at, sku, quantity_delta) "
+        "SELECT 'sale', taken_at + interval '1 s', 'ANVIL', -1 FROM old.export"
+    )
+    await take_over(db, TAKE_OVER_STOCK)
+    return db
+
+
+async def products(db) -> dict[str, tuple]:
+    """SKU → what is known of it."""
+    rows = await db.fetch(
+        """SELECT sku, name, stock, threshold, unit_price, supplier,
+                  to_char(last_restocked AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI') AS restocked,
+                  created_at IS NOT NULL AS made
+           FROM inventory_products"""
+    )
+    return {row["sku"]: tuple(row)[1:] for row in rows}
+
+
+async def test_products_have_the_stock_that_they_had_and_what_has_moved_since(stock):
+    assert await products(stock) == {
+        "ANVIL": ("Anvil", 17, 20, Decimal("49.99"), "ACME", "2025-02-01 08:00", True),
+        "BOLT": ("Bolt M6", 7, 10, None, None, None, True),
+        "CRATE": ("Crate", -2, 0, None, None, "2025-03-05 00:00", True),
+        "DRUM": ("Drum", 0, 10, None, None, None, True),
+        "ELSE": ("ELSE", 4, 10, None, None, None, False),
+    }
+    assert await find_drift(stock, COUNTERS) == []
+
+
+async def test_events_are_history_each_in_the_partition_of_its_month(stock):
+    rows = await stock.fetch(
+        """SELECT event_id, event_type, old_stock, new_stock, quantity_delta, metadata::text FROM inventory_events
+           WHERE event_id ~ '^imported-[0-9]' ORDER BY occurred_at, event_id"""
+    )
+    assert [tuple(row) for row in rows] == [
+        ("imported-1", "restocked", 0, 25, 25, "{}"),
+        ("imported-2", "sale", 25, 18, -7, '{"order": 7}'),
+        ("imported-3", "low_stock", 25, 18, -7, '{"alertSent": true, "notifiers": ["webhook"]}'),
+        ("imported-4", "change", None, None, -3, "{}"),
+        ("imported-5", "change", None, None, 0, "{}"),
+        ("imported-6", "count", None, 4, None, "{}"),
+    ]
+    assert await stock.fetchval("SELECT count(*) FROM inventory_events_default") == 0
+    assert await stock.fetchval("SELECT count(*) FROM inventory_events_2025_02") == 2
+
+
+async def test_the_part_on_inventory_can_be_followed_again(stock):
+    before = await products(stock), await stock.fetchval("SELECT count(*) FROM inventory_events")
+    await take_over(stock, TAKE_OVER_STOCK)
+    assert before == (await products(stock), await stock.fetchval("SELECT count(*) FROM inventory_events"))
+
+
+async def test_months_of_stock_can_be_closed_after_an_import(stock):
+    before = await products(stock)
+    closed = await stock.fetch("SELECT close_inventory_partitions('2025-04-01')")
+    assert [row[0] for row in closed] == ["inventory_events_2025_02", "inventory_events_2025_03"]
+    assert await products(stock) == before
+    assert await find_drift(stock, COUNTERS) == []
+
+
+async def test_what_is_low_after_an_import_is_told_by_the_next_scan(stock, database_url):
+    async with await create_pool(plain_settings(database_url=database_url), "test", 2) as pool:
+        assert await scan(pool, plain_settings()) == 5
+    found = await stock.fetch("SELECT subject FROM alerts ORDER BY 1")
+    assert [row["subject"] for row in found] == ["ANVIL", "BOLT", "CRATE", "DRUM", "ELSE"]
+
+
+async def test_the_comparison_shows_the_products_that_have_moved_since(stock):
+    found = await stock.fetch(COMPARE_STOCK)
+    assert [(row["sku"], row["old_stock"], row["stock"]) for row in found] == [("ANVIL", 18, 17)]
+    await stock.execute(DROP_STOCK)
+    assert await stock.fetchval("SELECT to_regclass('old.inventory_products') IS NULL")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
+from hashlib import sha256
+from typing import Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from counterfoil.database.connection import Connection
 from counterfoil.database.locks import Lock
@@ -14,6 +15,9 @@ E = TypeVar("E")
 
 PLAN_SLICE = 500
 """Events planned before the loop may turn: about half a millisecond."""
+
+Counted: TypeAlias = Mapping[tuple[str, tuple[str, ...]], int]
+"""(a counter's name in the metrics, its labels) → how many."""
 
 
 def _unknown(index: int) -> str:
@@ -33,6 +37,11 @@ class Facts(Generic[E]):
     origin: Callable[[int], str] = _unknown
 
 
+def derived_id(origin: str) -> str:
+    """The id of a fact whose event names none, from the record that it came in."""
+    return sha256(origin.encode()).hexdigest()[:32]
+
+
 def _nothing() -> set[int]:
     return set()
 
@@ -43,13 +52,15 @@ class Outcome:
 
     `unchanged` are those whose rows were all there already; `changed`, asked for only where something is unchanged,
     answers those that added or changed a row. `refused` counts contents that do not stand, and were not known yet.
-    `observed` are values for histograms, by the name that each has in the metrics.
+    `observed` are values for histograms, by the name that each has in the metrics; `counted` are additions to counters,
+    by name and labels.
     """
 
     unchanged: frozenset[int] | set[int] = frozenset()
     changed: Callable[[], set[int]] = _nothing
     refused: int = 0
     observed: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    counted: Counted = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -165,7 +165,7 @@ async def _refuse_foreign(connection: Connection, schema: str, due: list[Migrati
 _SHAPE = """
 SELECT 'column ' || c.relname || '.' || a.attname || ' ' || format_type(a.atttypid, a.atttypmod)
        || CASE WHEN a.attnotnull THEN ' not null' ELSE '' END || ' ' || coalesce(l.collname, '')
-       || ' ' || a.attidentity::text || ' ' || coalesce(pg_get_expr(d.adbin, d.adrelid), '')
+       || ' ' || a.attidentity::text || ' ' || coalesce(replace(pg_get_expr(d.adbin, d.adrelid), $1 || '.', ''), '')
 FROM pg_class AS c
 JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 LEFT JOIN pg_collation AS l ON l.oid = a.attcollation

@@ -13,6 +13,7 @@ from counterfoil.explaining.codes import explain_coupon, explain_promo
 from counterfoil.explaining.orders import explain_order
 from counterfoil.explaining.partners import explain_partner
 from counterfoil.explaining.rows import Report, Span, read_any_time
+from counterfoil.explaining.stock import explain_sku
 from counterfoil.explaining.vouchers import explain_voucher
 
 Explain = Callable[[Connection, str, Span], Awaitable[Report | None]]
@@ -24,6 +25,7 @@ KINDS: dict[str, Explain] = {
     "affiliate": explain_affiliate,
     "partner": explain_partner,
     "voucher": explain_voucher,
+    "sku": explain_sku,
 }
 """What can be explained."""
 
@@ -31,7 +33,7 @@ CODES = {"coupon", "promo"}
 
 
 async def explain(connection: Connection, kind: str, key: str, rules: Rules, span: Span) -> Report | None:
-    """The report of one order, code, affiliate, partner or voucher; None where nothing is known of it.
+    """The report of one order, code, affiliate, partner, voucher or SKU; None where nothing is known of it.
 
     What is found to disagree is looked at again in a second snapshot: the first may have met a TRUNCATE.
     """

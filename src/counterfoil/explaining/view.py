@@ -11,6 +11,7 @@ from counterfoil.explaining.code_view import view_coupon, view_promo
 from counterfoil.explaining.order_view import view_order
 from counterfoil.explaining.partner_view import view_partner
 from counterfoil.explaining.rows import Document, Report
+from counterfoil.explaining.stock_view import view_sku
 from counterfoil.explaining.voucher_view import view_voucher
 
 VIEWS: dict[str, Callable[[Report], Iterable[Section]]] = {
@@ -20,6 +21,7 @@ VIEWS: dict[str, Callable[[Report], Iterable[Section]]] = {
     "affiliate": view_affiliate,
     "partner": view_partner,
     "voucher": view_voucher,
+    "sku": view_sku,
 }
 AGREES = {
     "order": "Posted = target.",
@@ -31,6 +33,7 @@ AGREES = {
         "No drift: the counts are what the tables come to that they are compared with. "
         "The scans themselves are counted again by `counterfoil verify`."
     ),
+    "sku": "No drift: the stock is its latest absolute and the deltas after it.",
 }
 DISAGREES = (
     "Something here is not what its rows say: `counterfoil verify` looks at everything, --repair mends it."

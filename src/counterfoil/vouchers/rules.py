@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from hashlib import sha256
 from typing import NamedTuple
 
-from counterfoil.database.facts import Facts
+from counterfoil.database.facts import Facts, derived_id
 from counterfoil.events import Claim, Impression, Redemption, Scan, VoucherCreated
 
 NEVER = datetime.min.replace(tzinfo=UTC)
@@ -128,11 +127,6 @@ class AttemptRow(NamedTuple):
             self.location or "",
             self.metadata,
         )
-
-
-def derived_id(origin: str) -> str:
-    """The id of a fact whose event names none, from the record that it came in."""
-    return sha256(origin.encode()).hexdigest()[:32]
 
 
 def voucher_row(facts: Facts[VoucherCreated], index: int) -> VoucherRow:

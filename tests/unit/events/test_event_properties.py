@@ -23,13 +23,16 @@ from counterfoil.events import (
     envelope,
     impression,
     link_created,
+    low_stock,
     order_canceled,
     order_placed,
     order_refunded,
     redemption,
     rules,
     scan,
+    stock_change,
     user_created,
+    voucher_alert,
     voucher_created,
 )
 from counterfoil.settings import CodeCase
@@ -190,6 +193,35 @@ REDEMPTIONS = {
     **dict.fromkeys(["created_at", "createdAt"], times),
     **ENVELOPE,
 }
+pieces = st.sampled_from([5, -3, 0, None, "@5.0", "@-0", "@1e3", "@1e10", 2**31 - 1, "@2147483648"])
+STOCK_CHANGES = {
+    **dict.fromkeys(["event_id", "eventId", "id", "sku"], ids),
+    **dict.fromkeys(["event_type", "eventType"], st.sampled_from(["sale", " Restock", "", None, "a-b"])),
+    **dict.fromkeys(["old_stock", "oldStock", "new_stock", "newStock", "threshold"], pieces),
+    **dict.fromkeys(["quantity_delta", "quantityDelta"], pieces),
+    **dict.fromkeys(["unit_price", "unitPrice"], amounts),
+    "metadata": details,
+    **dict.fromkeys(["timestamp", "occurred_at", "occurredAt", "created_at", "createdAt"], times),
+    **ENVELOPE,
+    **dict.fromkeys(["name", "supplier", "unknown"], texts),
+}
+LOW_STOCKS = {
+    **dict.fromkeys(["alert_id", "alertId", "sku"], ids),
+    **dict.fromkeys(["stock", "threshold", "previous_stock", "previousStock"], pieces),
+    "kind": st.sampled_from(["low", " Recovered", None, "high"]),
+    **dict.fromkeys(["occurred_at", "occurredAt"], times),
+    **ENVELOPE,
+    "name": texts,
+}
+VOUCHER_ALERTS = {
+    **dict.fromkeys(["alert_id", "alertId", "voucher_id", "voucherId"], ids),
+    "kind": st.sampled_from(["scan-rate", " Low-Conversion", None, "high"]),
+    **dict.fromkeys(["value", "limit"], pieces | amounts),
+    **dict.fromkeys(["window", "scans", "claims"], pieces),
+    "subject": st.none() | st.dictionaries(st.sampled_from(["device", "address", "x"]), texts, max_size=2),
+    **dict.fromkeys(["occurred_at", "occurredAt"], times),
+    **ENVELOPE,
+}
 NEEDED = {
     "id": st.sampled_from(["o1", 7, " o1 "]),
     "order_id": st.just("o2"),
@@ -204,6 +236,16 @@ NEEDED = {
     "scan_type": st.sampled_from(["CUSTOMER", "Business"]),
     "scan_source": st.sampled_from(["LINK", " SHARE"]),
     "successful": st.booleans(),
+    "sku": st.just("s1"),
+    "new_stock": st.sampled_from([7, "@7.0", None]),
+    "quantity_delta": st.sampled_from([-2, 0, "@-2.0"]),
+    "alert_id": st.just("a1"),
+    "kind": st.sampled_from(["low", "scan-rate"]),
+    "stock": st.sampled_from([3, "@3.0"]),
+    "threshold": st.sampled_from([10, "@10.0"]),
+    "value": st.sampled_from([412, "@0.0042"]),
+    "limit": st.sampled_from([221, "@0.01"]),
+    "window": st.just(300),
 }
 """What most of the documents have, so that most of them are events."""
 
@@ -250,6 +292,9 @@ LANES = [
     (events.decode_scan, scan._opener, documents(SCANS)),
     (events.decode_claim, claim._opener, documents(CLAIMS)),
     (events.decode_redemption, redemption._opener, documents(REDEMPTIONS)),
+    (events.decode_stock_change, stock_change._opener, documents(STOCK_CHANGES)),
+    (events.decode_low_stock, low_stock._opener, documents(LOW_STOCKS)),
+    (events.decode_voucher_alert, voucher_alert._opener, documents(VOUCHER_ALERTS)),
 ]
 in_every_lane = pytest.mark.parametrize(
     ("decode", "opener", "usual"), LANES, ids=[decode.__name__ for decode, *_ in LANES]
@@ -292,7 +337,8 @@ def test_a_decoded_event_reads_back_the_same(decode, opener, usual, data, code_c
     again = decode(event.to_json(), (), RECORD_MS, events.Rules(code_case=code_case))
     assert again == event
     assert type(again) is type(event)
-    assert again.timestamp.tzinfo is UTC
+    happened = again.occurred_at if isinstance(again, events.AlertEvent) else again.timestamp
+    assert happened.tzinfo is UTC
 
 
 @in_every_lane

@@ -12,6 +12,7 @@ from counterfoil.events.envelope import TOPICS
 from counterfoil.publishing.publisher import event_headers
 from counterfoil.settings import DEFAULT_TOPICS
 from support.builders import (
+    NOON,
     a_cancellation,
     a_claim_event,
     a_click_event,
@@ -41,6 +42,7 @@ EXAMPLES = [
     a_scan_event("v1"),
     a_claim_event("v1"),
     a_redemption_event("v1"),
+    events.StockChange(sku="BAG-1", new_stock=9, timestamp=NOON),
 ]
 
 
@@ -66,7 +68,8 @@ def test_the_example_in_the_documentation_is_an_event(topic):
     example = re.search(rf"^## {re.escape(topic)}\n\n```json\n(.+?)```", page, re.MULTILINE | re.DOTALL)[1]
     said: list[str] = []
     events.EVENT_TYPES[topic].decode(example.encode(), (), -1, events.Rules(normalised=said.append))
-    assert set(said) <= {"total", "amount", "revenue", "base_reward", "bonus_amount"}  # as strings: exactly
+    money = {"total", "amount", "revenue", "base_reward", "bonus_amount", "unit_price"}
+    assert set(said) <= money  # as strings: exactly
 
 
 def id_of(event) -> str:
@@ -87,6 +90,7 @@ def id_of(event) -> str:
         (a_scan_event("v1", scan_id="s1"), "scan:s1"),
         (a_claim_event("v1", "c1"), "claim:v1:c1"),
         (a_redemption_event("v1", attempt_id="a1"), "redemption:a1"),
+        (events.StockChange(sku="BAG-1", event_id="e1"), "stock-change:e1"),
     ],
 )
 def test_one_fact_has_one_id_however_often_it_is_published(event, expected):
@@ -101,6 +105,7 @@ def test_facts_that_differ_never_share_an_id():
     impressions = [an_impression_event("v1"), an_impression_event("v1")]
     attempts = [a_redemption_event("v1"), a_redemption_event("v1")]
     claims = [a_claim_event("v1", "c1"), a_claim_event("v1", "c2"), a_claim_event("v2", "c1")]
-    facts = [*refunds, *clicks, *conversions, *scans, *impressions, *attempts, *claims]
+    changes = [events.StockChange(sku="BAG-1", new_stock=9), events.StockChange(sku="BAG-1", new_stock=9)]
+    facts = [*refunds, *clicks, *conversions, *scans, *impressions, *attempts, *claims, *changes]
     ids = [id_of(event) for event in facts]
     assert len(set(ids)) == len(ids)
