@@ -354,6 +354,8 @@ class Pipeline:
             self.metrics.refused_facts.labels(topic).inc(count)
         for name, values in written.observed.items():
             self.metrics.observe_values(name, values)
+        for (name, labels), count in written.counted.items():
+            self.metrics.count(name, labels, count)
         for chunk in batch.chunks:
             if chunk.partition not in written.stale:
                 for malformed in chunk.malformed:

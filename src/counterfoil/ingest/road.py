@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import asyncpg
@@ -13,6 +13,7 @@ from counterfoil.errors import HaltingFailure
 from counterfoil.events import Rules
 from counterfoil.ingest.breaker import Breaker
 from counterfoil.ingest.decoding import Decoder
+from counterfoil.ingest.partitions import Partition
 from counterfoil.ingest.pipeline import Pipeline
 from counterfoil.ingest.rebalance import Commits, Locator, Rebalance
 from counterfoil.ingest.routes import Route
@@ -31,20 +32,23 @@ CLOSE_S = 5.0
 
 
 class Road:
-    """From Kafka to the ledgers: started in the background, drained on the way out."""
+    """From Kafka to the ledgers: started in the background, drained on the way out.
+
+    It reads the topics of its routes, as one of the group. `written` is called after each transaction.
+    """
 
     def __init__(  # noqa: PLR0913
         self,
         *,
         settings: Settings,
         routes: Sequence[Route],
+        group: str,
         pool: asyncpg.Pool,
         health: Health,
         metrics: Metrics,
         halt: Callable[[HaltingFailure], None],
+        written: Callable[[], None] = lambda: None,
     ) -> None:
-        consumed = set(settings.consumed_topics.values())
-        routes = [route for route in routes if route.topic in consumed]
         self._health = health
         self._cluster = Cluster(settings)
         self._commits = Commits()
@@ -64,7 +68,7 @@ class Road:
             pipeline=self.pipeline,
             cluster=self._cluster,
             pool=pool,
-            group=settings.consumer_group,
+            group=group,
             health=health,
             metrics=metrics,
         )
@@ -76,9 +80,18 @@ class Road:
             metrics=metrics,
             session=settings.kafka_session_timeout_ms,
         )
-        self._subscription = Subscription(settings, self._cluster, self.pipeline.take, rebalance, health)
+        self._subscription = Subscription(
+            settings,
+            topics=[route.topic for route in routes],
+            group=group,
+            cluster=self._cluster,
+            take=self.pipeline.take,
+            rebalance=rebalance,
+            health=health,
+        )
+        self._written = written
         self.pipeline.relocate = self._locator.request
-        self.pipeline.committed = self._commits.note
+        self.pipeline.committed = self._note_committed
         self.pipeline.consumer = lambda: self._subscription.consumer
         self._locator.consumer = lambda: self._subscription.consumer
         self._watch = Watch(
@@ -107,6 +120,10 @@ class Road:
             task = asyncio.create_task(work(), name=work.__qualname__)
             task.add_done_callback(partial(_report, crashed))
             self._tasks.append(task)
+
+    def _note_committed(self, offsets: Mapping[Partition, int]) -> None:
+        self._commits.note(offsets)
+        self._written()
 
     async def stop(self) -> None:
         """Write what was taken, commit, leave the group; what cannot end in time is cut off and read again."""

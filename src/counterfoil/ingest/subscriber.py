@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
@@ -49,10 +49,20 @@ async def decode(message: KafkaMessage) -> tuple[ConsumerRecord, ...]:
 class Subscription:
     """Keeps a consumer running: started in the background, with deadlines, again after any failure."""
 
-    def __init__(
-        self, settings: Settings, cluster: Cluster, take: Take, rebalance: Rebalance, health: Health
+    def __init__(  # noqa: PLR0913
+        self,
+        settings: Settings,
+        *,
+        topics: Sequence[str],
+        group: str,
+        cluster: Cluster,
+        take: Take,
+        rebalance: Rebalance,
+        health: Health,
     ) -> None:
         self._settings = settings
+        self._topics = list(topics)
+        self._group = group
         self._cluster = cluster
         self._take = take
         self._rebalance = rebalance
@@ -96,15 +106,14 @@ class Subscription:
                 await asyncio.wait_for(broker.stop(), STOP_WITHIN_S)
 
     async def _start(self) -> None:
-        topics = list(self._settings.consumed_topics.values())
-        created = await self._cluster.create_topics(topics, self._settings.topic_partitions)
+        created = await self._cluster.create_topics(self._topics, self._settings.topic_partitions)
         if created:
             log.info("topics_created", topics=created, partitions=self._settings.topic_partitions)
-        self._broker = self._build(topics)
+        self._broker = self._build()
         async with asyncio.timeout(START_WITHIN_S):
             await self._broker.start()
 
-    def _build(self, topics: list[str]) -> KafkaBroker:
+    def _build(self) -> KafkaBroker:
         settings = self._settings
         broker = KafkaBroker(
             settings.kafka_bootstrap_servers.split(","),
@@ -120,9 +129,9 @@ class Subscription:
         session_ms = int(settings.kafka_session_timeout_ms.total_seconds() * 1000)
         wait_ms = int(settings.batch_max_wait_ms.total_seconds() * 1000)
         subscriber = broker.subscriber(
-            *topics,
+            *self._topics,
             batch=True,
-            group_id=settings.consumer_group,
+            group_id=self._group,
             max_records=min(POLL_RECORDS, settings.batch_max_records),
             batch_timeout_ms=wait_ms,
             fetch_max_wait_ms=max(wait_ms, 10),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import structlog
 from aiokafka import AIOKafkaConsumer
@@ -55,6 +55,7 @@ class Watch:
         self._behind_since: dict[Partition, float] = {}
         self._short_since: dict[Partition, tuple[PartitionState, float]] = {}
         self._still: dict[Partition | None, tuple[int, float]] = {}
+        self._shown: set[Partition] = set()
 
     async def run_forever(self) -> None:
         """Look, wait, look again, until cancelled."""
@@ -95,20 +96,26 @@ class Watch:
             if partition in held
         }
         unknown = [p for p in held if lags.get(p) is None]
-        self._metrics.lag_records.clear()
         lags = {partition: lag for partition, lag in lags.items() if partition in self._pipeline.states}
-        for partition, lag in lags.items():
-            if lag is not None:
-                self._metrics.lag_records.labels(partition.topic, partition.partition).set(lag)
-                self._metrics.position.labels(partition.topic, partition.partition).set(
-                    self._pipeline.states[partition].stored
-                )
+        known = {partition: lag for partition, lag in lags.items() if lag is not None}
+        self._show_lags(known)
         self._note_ages(lags)
         if unknown:
             check.failed(f"unknown for {len(unknown)} of {len(held)} partitions")
         else:
             check.passed(f"{sum(lag or 0 for lag in lags.values())} records")
         self._notice_standstill(held, lags)
+
+    def _show_lags(self, lags: Mapping[Partition, int]) -> None:
+        """Show the lag of these partitions, and no longer that of others; a second watch may show its own."""
+        for topic, partition in self._shown - lags.keys():
+            self._metrics.lag_records.remove(topic, partition)
+        for place, lag in lags.items():
+            self._metrics.lag_records.labels(place.topic, place.partition).set(lag)
+            self._metrics.position.labels(place.topic, place.partition).set(
+                self._pipeline.states[place].stored
+            )
+        self._shown = set(lags)
 
     async def _lag(self, consumer: AIOKafkaConsumer, state: PartitionState) -> int | None:
         """Records between the stored position and the log's end; None while the end is unknown."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -44,13 +45,14 @@ class Written:
     """What a committed transaction did: an account of each partition, and the partitions that are another worker's.
 
     `refused` counts by topic the contents that do not stand against another of the same fact; `observed` are values for
-    histograms, by their names.
+    histograms, by their names, `counted` additions to counters, by their names and labels.
     """
 
     accounts: tuple[Account, ...]
     stale: frozenset[Partition]
     refused: dict[str, int] = field(default_factory=dict)
     observed: dict[str, list[float]] = field(default_factory=dict)
+    counted: Counter[tuple[str, tuple[str, ...]]] = field(default_factory=Counter)
 
 
 class Writer:
@@ -152,6 +154,7 @@ class Writer:
                 written.refused[chunks[0].partition.topic] = outcome.refused
             for name, values in outcome.observed.items():
                 written.observed.setdefault(name, []).extend(values)
+            written.counted.update(outcome.counted)
             start = 0
             for chunk in chunks if outcome.unchanged else ():
                 stop = start + len(chunk.events)
@@ -215,9 +218,12 @@ async def write_steps(connection: Connection, steps: Sequence[Step]) -> Outcome:
         unchanged.difference(*(outcome.changed() for outcome in outcomes)) if unchanged else unchanged
     )
     observed: dict[str, Sequence[float]] = {}
+    counted: Counter[tuple[str, tuple[str, ...]]] = Counter()
     for outcome in outcomes:
         observed.update(outcome.observed)
-    return Outcome(unchanged=duplicates, refused=sum(o.refused for o in outcomes), observed=observed)
+        counted.update(outcome.counted)
+    refused = sum(outcome.refused for outcome in outcomes)
+    return Outcome(unchanged=duplicates, refused=refused, observed=observed, counted=counted)
 
 
 def _account(chunks: Sequence[Chunk]) -> Account:

@@ -1,1 +1,1 @@
-"""Alerts, and their way out: raised once a cooldown, put into the outbox, taken to Kafka by the relay."""
+"""Alerts, and their way out: raised once a cooldown, taken from the outbox to Kafka, told on each channel."""

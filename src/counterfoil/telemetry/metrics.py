@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import prometheus_client
@@ -16,6 +16,9 @@ RECORDS = (1, 10, 50, 100, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000)
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 VISITS = (1, 5, 15, 60, 300, 900, 3_600, 21_600, 86_400, 259_200, 604_800, 2_592_000)
 """Seconds, from one to thirty days: how long people take."""
+
+DELIVERIES = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3_600, 21_600, 86_400)
+"""Seconds: mostly soon, and after an outage of the channel once it is back."""
 
 VOUCHERS = (1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1_000)
 
@@ -85,12 +88,28 @@ class Metrics:
             "redemptions for each claim, of today (UTC); NaN before the first claim",
         )
 
+        # Inventory: where the schedule runs
+        self.products = gauge("products", "products that anything has told of")
+        self.low_stock_products = gauge("low_stock_products", "those whose stock is below their threshold")
+
         # Alerts
         self.relayed = counter("relayed", "records that the relay has published", "topic")
         self.outbox_rows = gauge(
             "outbox_rows", "what waits in the outbox to be published; where a relay runs"
         )
         self.outbox_oldest_seconds = gauge("outbox_oldest_seconds", "age of the oldest row of the outbox")
+        self.notifications = counter(
+            "notifications",
+            "what became of notifications: sent, failed, expired, or pending again after an attempt that failed",
+            "channel",
+            "status",
+        )
+        self.notifications_pending = gauge(
+            "notifications_pending", "notifications that wait or are being sent", "channel"
+        )
+        self.notification_seconds = histogram(
+            "notification_seconds", "from the alert's cause to the channel's answer", DELIVERIES
+        )
 
         # HTTP
         self.query_seconds = histogram(
@@ -116,6 +135,10 @@ class Metrics:
         observe = getattr(self, histogram).observe
         for value in values:
             observe(value)
+
+    def count(self, counter: str, labels: Sequence[str], count: int) -> None:
+        """Add to a counter that is named as its attribute here."""
+        getattr(self, counter).labels(*labels).inc(count)
 
     def exposition(self, accept: str = "") -> tuple[bytes, str]:
         """The registry as text, with its content type: OpenMetrics where `accept` asks for it."""
