@@ -9,6 +9,9 @@ BIN := $(VENV)/bin
 PYTHONS := $(or $(PYTHON),python3.14 python3.13 python3.12 python3.11 python3 python)
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
+# Processes that `make test` runs side by side: twice the cores of a small machine, since many tests mostly wait.
+PROCESSES ?= 4
+
 export PYTHONUNBUFFERED := 1
 
 .PHONY: help
@@ -36,7 +39,7 @@ setup: $(VENV)/.developer ## Install counterfoil and the developers' tools into 
 
 .PHONY: test
 test: $(VENV)/.developer ## Run the tests, without the slow ones
-	@$(BIN)/python -m pytest -m "not slow"
+	@$(BIN)/python -m pytest -m "not slow" -n $(PROCESSES) --dist loadgroup
 
 .PHONY: faults
 faults: $(VENV)/.developer ## Run the slow tests: kills, pauses and outages, many times over

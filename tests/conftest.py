@@ -5,19 +5,21 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import AsyncIterator, Generator, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
 
+from counterfoil.embedded import ports
 from counterfoil.embedded.broker import EmbeddedBroker
 from counterfoil.embedded.postgres import EmbeddedPostgres
 from counterfoil.settings import DEFAULT_TOPICS, OUTGOING_TOPICS, topic_setting
-from support.apache_kafka import ApacheKafka, apache_kafka_missing, kafka_version
-from support.containers import KafkaInContainer, docker_missing
+from support.apache_kafka import ApacheKafka, apache_by_maven, apache_kafka_missing
 from support.databases import address_of, clone, drop, make_template, server_version
 from support.servers import Broker, Server, StartWorker, servers_folder
+from support.shared_kafka import NoApacheKafka, SharedKafka, shared_apache_kafka, started_apache_kafka
 from support.stream import Stream
 from support.worker import LOG_TAIL, Worker
 
@@ -34,10 +36,15 @@ FAST_AND_UNSAFE = {
 
 RAN_ON: pytest.StashKey[dict[str, str]] = pytest.StashKey()
 LOG_FILES: pytest.StashKey[list[Path]] = pytest.StashKey()
+SHARED: pytest.StashKey[SharedKafka] = pytest.StashKey()
+
+SHARED_KAFKA = "shared_kafka"
+"""What a test process is told under this name by the one that hands out the tests."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[RAN_ON] = {}
+    _keep_to_ports_of_our_own(config)
 
 
 def pytest_report_header() -> list[str]:
@@ -51,6 +58,37 @@ def pytest_terminal_summary(
 ) -> None:
     for what, description in config.stash[RAN_ON].items():
         terminalreporter.write_line(f"ran on {what}: {description}")
+
+
+# With `-n`, tests run in several processes, and this one hands them out and reports.
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(config: pytest.Config) -> None:
+    config.stash[SHARED] = SharedKafka()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a test process where to ask for Apache Kafka."""
+    node.workerinput[SHARED_KAFKA] = node.config.stash[SHARED].place
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    ours = getattr(session.config, "workeroutput", None)
+    if ours is not None:
+        ours["ran_on"] = session.config.stash[RAN_ON]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Note what a test process ran on."""
+    node.config.stash[RAN_ON].update(getattr(node, "workeroutput", {}).get("ran_on", {}))
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if shared := config.stash.get(SHARED, None):
+        shared.close()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -143,16 +181,14 @@ def broker(pytestconfig: pytest.Config) -> Iterator[Broker]:
 @pytest.fixture(scope="session")
 def apache_kafka(pytestconfig: pytest.Config) -> Iterator[Broker]:
     """Apache Kafka itself: by address, in a container, or by Maven; the test is skipped where none runs."""
-    given = _given_broker()
-    if given:
-        pytestconfig.stash[RAN_ON]["apache_kafka"] = given.description
-        yield given
-        return
-    with servers_folder() as folder:
-        server, description = _started_apache_kafka(folder)
-        pytestconfig.stash[RAN_ON]["apache_kafka"] = description
-        yield Broker(server.bootstrap_servers, description, session_timeout_ms=1_000)
-        server.stop()
+    with ExitStack() as started:
+        try:
+            kafka = _given_broker() or _shared_apache_kafka(pytestconfig)
+            kafka = kafka or started.enter_context(started_apache_kafka())
+        except NoApacheKafka as why:
+            pytest.skip(f"NOT TESTED, Apache Kafka can't run here: {why}")
+        pytestconfig.stash[RAN_ON]["apache_kafka"] = kafka.description
+        yield kafka
 
 
 @pytest.fixture
@@ -166,7 +202,7 @@ def own_apache_kafka(request: pytest.FixtureRequest) -> Iterator[ApacheKafka]:
         _show_on_failure(request, kafka.log_file)
         try:
             kafka.start()
-            request.config.stash[RAN_ON]["own_apache_kafka"] = _apache_by_maven()
+            request.config.stash[RAN_ON]["own_apache_kafka"] = apache_by_maven()
             yield kafka
         finally:
             kafka.kill()
@@ -234,29 +270,22 @@ def _show_on_failure(request: pytest.FixtureRequest, log_file: Path) -> None:
     request.node.stash.setdefault(LOG_FILES, []).append(log_file)
 
 
+def _keep_to_ports_of_our_own(config: pytest.Config) -> None:
+    """See that no other process of this run takes a port between our choice of it and our server's start."""
+    ours = getattr(config, "workerinput", None)
+    count = ours["workercount"] if ours else config.getoption("numprocesses", None) or 0
+    number = int(ours["workerid"].removeprefix("gw")) % count + 1 if ours else 0
+    share = (ports.HIGHEST - ports.LOWEST) // (count + 1)
+    ports.LOWEST += number * share
+    ports.HIGHEST = ports.LOWEST + share
+
+
 def _given_broker() -> Broker | None:
     address = os.environ.get(KAFKA_VARIABLE)
     return Broker(address, f"the broker at the address in {KAFKA_VARIABLE}", 6_000) if address else None
 
 
-def _started_apache_kafka(folder: Path) -> tuple[KafkaInContainer | ApacheKafka, str]:
-    """The first that starts, or a skip that names every reason."""
-    no_container = docker_missing()
-    if no_container is None:
-        try:
-            container = KafkaInContainer()
-            container.start()
-        except Exception as error:  # noqa: BLE001 - an image that can't be pulled, mostly: Maven is next
-            no_container = f"its container did not start: {type(error).__name__}: {error}"
-        else:
-            return container, "Apache Kafka in a container"
-    no_maven = apache_kafka_missing()
-    if no_maven is not None:
-        pytest.skip(f"NOT TESTED, Apache Kafka can't run here: {no_container}; {no_maven}")
-    kafka = ApacheKafka(folder / "kafka")
-    kafka.start()
-    return kafka, _apache_by_maven()
-
-
-def _apache_by_maven() -> str:
-    return f"Apache Kafka {kafka_version()} by Maven, KRaft, one process"
+def _shared_apache_kafka(config: pytest.Config) -> Broker | None:
+    """That of the process which hands out the tests, where it is another one than ours."""
+    ours = getattr(config, "workerinput", None)
+    return shared_apache_kafka(tuple(ours[SHARED_KAFKA])) if ours else None

@@ -22,6 +22,19 @@ WHERE ($1::text IS NULL OR topic = $1)
 ORDER BY id DESC
 LIMIT $5 OFFSET $6;
 
+-- name: list_dead_letters_with_values
+-- Parked records, newest first, with the head of each value.
+-- $1 topic or null, $2 kind or null, $3 since or null, $4 with resolved ones, $5 limit, $6 offset, $7 bytes of a value
+SELECT id, cluster_id, topic, "partition", "offset", key, substring(value FOR $7) AS value, octet_length(value) AS bytes,
+       headers, record_timestamp, error_kind, error, first_seen_at, retried_at, resolved_at, resolution
+FROM dead_letters
+WHERE ($1::text IS NULL OR topic = $1)
+  AND ($2::text IS NULL OR error_kind = $2)
+  AND ($3::timestamptz IS NULL OR first_seen_at >= $3)
+  AND ($4 OR resolved_at IS NULL)
+ORDER BY id DESC
+LIMIT $5 OFFSET $6;
+
 -- name: show_dead_letter
 -- One parked record, whole.
 -- $1 id

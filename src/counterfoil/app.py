@@ -15,21 +15,30 @@ from litestar.di import Provide
 from counterfoil import __version__, scheduling
 from counterfoil.affiliates.routes import AFFILIATE_ROUTES
 from counterfoil.api.auth import check_exposure
+from counterfoil.api.problems import database_away
 from counterfoil.api.reporting import reported_topics
 from counterfoil.api.server import HttpServer, build_app
 from counterfoil.clicks.store import load_visitor_key
+from counterfoil.console.pages import CONSOLE_ROUTES, Console
 from counterfoil.coupons.routes import adjust_affiliate_coupon, list_affiliate_coupons
 from counterfoil.database.migrate import available, migrate, migration_status
 from counterfoil.database.pool import UNREACHABLE, create_pool, database_address, migrator_address, one_line
 from counterfoil.database.watch import watch_database
 from counterfoil.errors import DependencyUnreachable, HaltingFailure, TransientFailure
+from counterfoil.ingest.dead_letter_routes import DEAD_LETTER_ROUTES, KnownRoutes
 from counterfoil.ingest.failures import classify
 from counterfoil.ingest.road import Road
+from counterfoil.inventory import sampling as stock_sampling
+from counterfoil.inventory.routes import INVENTORY_ROUTES
+from counterfoil.notifications.channels import channels_of
+from counterfoil.notifications.delivery import Timing
+from counterfoil.notifications.notifier import Notifier
 from counterfoil.notifications.relay import Relay
+from counterfoil.notifications.routes import OPS_TEST_ROUTES
 from counterfoil.partners.routes import PARTNER_ROUTES
 from counterfoil.promos.routes import create_promo_code, list_promo_codes
 from counterfoil.publishing import HttpPublisher
-from counterfoil.routing import routes
+from counterfoil.routing import notify_routes, routes, routes_by_topic
 from counterfoil.settings import ROLES, Settings, masked_address
 from counterfoil.telemetry.health import Health, Phase
 from counterfoil.telemetry.metrics import Metrics
@@ -46,6 +55,10 @@ HTTP_ROUTES = (
     *AFFILIATE_ROUTES,
     *PARTNER_ROUTES,
     *VOUCHER_ROUTES,
+    *INVENTORY_ROUTES,
+    *DEAD_LETTER_ROUTES,
+    *OPS_TEST_ROUTES,
+    *CONSOLE_ROUTES,
 )
 
 REPORTED_TOPICS = reported_topics(HTTP_ROUTES)
@@ -53,6 +66,8 @@ REPORTED_TOPICS = reported_topics(HTTP_ROUTES)
 
 RETRY_S = 2.0
 POOL_SIZE = 8
+NOTIFIER_POOL_SIZE = 4
+CLOSE_WITHIN_S = 5.0
 
 NOT_YET = (*UNREACHABLE, asyncpg.InsufficientResourcesError)
 
@@ -67,7 +82,9 @@ class Worker:
         self.health = Health(stuck_after_s=4 * settings.database_timeout_s.total_seconds())
         self.metrics = Metrics(__version__)
         self._pool: asyncpg.Pool | None = None
+        self.console = Console(settings, self.health, self.metrics, lambda: self._pool, __version__)
         self._visitor_key = b""
+        self._known_routes: KnownRoutes | None = None
         self._stopping = asyncio.Event()
         self._failure: BaseException | None = None
 
@@ -108,19 +125,24 @@ class Worker:
         if not await self._schema_is_ready(pool):
             return
         road = self._road(pool) if "ingest" in self.roles else None
-        in_trouble = (lambda: road.pipeline.in_trouble) if road else (lambda: False)
-        tasks = [asyncio.create_task(watch_database(pool, self.health, in_trouble))]
+        notifying = await self._notifying() if "notify" in self.roles else None
+        tasks = [asyncio.create_task(work) for work in _watches(pool, self.health, road, notifying)]
         if "schedule" in self.roles:
             for work in (
                 scheduling.run_forever(pool, self.settings),
                 sampling.run_forever(pool, self.metrics),
+                stock_sampling.run_forever(pool, self.metrics),
             ):
                 tasks.append(asyncio.create_task(work))
                 tasks[-1].add_done_callback(self._ended)
+        if "http" in self.roles:
+            tasks.append(asyncio.create_task(self.console.sample_forever(pool)))
         relay = Relay(self.settings, self.metrics) if "relay" in self.roles else None
         try:
             if road:
                 road.start(self.fail)
+            if notifying:
+                notifying.start(self.fail)
             if relay:
                 relay.start()
             self.health.started = True
@@ -131,20 +153,33 @@ class Worker:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            if road:
-                await road.stop()
+            await asyncio.gather(*(part.stop() for part in (road, notifying) if part))
             if relay:  # last, so that it takes along what the last batches raised
                 await relay.stop()
 
+    async def _notifying(self) -> Notifying:
+        """The notifier; where this worker ingests as well, whether it is ready is not the notifier's to say."""
+        health = Health() if "ingest" in self.roles else self.health
+        pool = await create_pool(self.settings, "notifier", NOTIFIER_POOL_SIZE)
+        return Notifying(self.settings, pool, health, self.metrics, self.fail)
+
     def _road(self, pool: asyncpg.Pool) -> Road:
+        consumed = self.settings.consumed_topics
+        known = routes(self.settings, self._visitor_key)
         return Road(
             settings=self.settings,
-            routes=routes(self.settings, self._visitor_key),
+            routes=[route for route in known if route.name in consumed],
+            group=self.settings.consumer_group,
             pool=pool,
             health=self.health,
             metrics=self.metrics,
             halt=self.fail,
         )
+
+    def _routes_by_topic(self) -> KnownRoutes:
+        if self._known_routes is None:
+            raise database_away()
+        return self._known_routes
 
     # Parts with an end of their own
 
@@ -168,7 +203,11 @@ class Worker:
             metrics=self.metrics,
             pool_provider=lambda: self._pool,
             route_handlers=HTTP_ROUTES if "http" in self.roles else (),
-            dependencies={"publisher": Provide(lambda: publisher, sync_to_thread=False)},
+            dependencies={
+                "publisher": Provide(lambda: publisher, sync_to_thread=False),
+                "console": Provide(lambda: self.console, sync_to_thread=False),
+                "known_routes": Provide(self._routes_by_topic, sync_to_thread=False),
+            },
             version=__version__,
         )
         server = HttpServer(app, self.settings.http_host, self.settings.http_port)
@@ -186,10 +225,7 @@ class Worker:
             yield pool
         finally:
             self._pool = None
-            try:
-                await asyncio.wait_for(pool.close(), 5)
-            except (TimeoutError, *UNREACHABLE):
-                pool.terminate()
+            await _close(pool)
 
     async def _schema_is_ready(self, pool: asyncpg.Pool) -> bool:
         """Migrate, or wait until somebody has; False when the worker is told to stop before that."""
@@ -246,7 +282,74 @@ class Worker:
     async def _prepare(self, pool: asyncpg.Pool) -> None:
         async with pool.acquire() as connection:
             self._visitor_key = await load_visitor_key(connection, self.settings)
+            self._known_routes = routes_by_topic(self.settings, self._visitor_key)
             await scheduling.prepare(connection, self.settings)
+
+
+class Notifying:
+    """The role `notify`: alerts come in from Kafka, and a loop for each channel tells them.
+
+    It has connections and a consumer group of its own, so that nothing in it holds up what else the worker does.
+    Without a channel nothing is read.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        pool: asyncpg.Pool,
+        health: Health,
+        metrics: Metrics,
+        halt: Callable[[HaltingFailure], None],
+    ) -> None:
+        channels = channels_of(settings)
+        self.pool = pool
+        self.health = health
+        self.road: Road | None = None
+        self._notifier = Notifier(channels, pool, Timing.of(settings), metrics)
+        if channels:
+            self.road = Road(
+                settings=settings,
+                routes=notify_routes(settings, [channel.name for channel in channels]),
+                group=f"{settings.consumer_group}-notify",
+                pool=pool,
+                health=health,
+                metrics=metrics,
+                halt=halt,
+                written=self._notifier.wake,
+            )
+
+    def start(self, crashed: Callable[[BaseException], None]) -> None:
+        """Begin to take in and to tell; `crashed` hears of a task that ends by itself, which none should."""
+        if self.road:
+            self.road.start(crashed)
+        self._notifier.start(crashed)
+
+    async def stop(self) -> None:
+        """Finish what is under way, but not for long."""
+        await asyncio.gather(*(part.stop() for part in (self.road, self._notifier) if part))
+        await _close(self.pool)
+
+
+def _watches(
+    pool: asyncpg.Pool, health: Health, road: Road | None, notifying: Notifying | None
+) -> Iterator[Coroutine[None, None, None]]:
+    """Who watches the database for the worker's health, and for the notifier's where it has its own."""
+    apart = notifying is not None and notifying.health is not health
+    roads = [road] if apart or notifying is None else [road, notifying.road]
+    yield watch_database(pool, health, _trouble_of(roads))
+    if notifying is not None and apart:
+        yield watch_database(notifying.pool, notifying.health, _trouble_of([notifying.road]))
+
+
+def _trouble_of(roads: Collection[Road | None]) -> Callable[[], bool]:
+    return lambda: any(road.pipeline.in_trouble for road in roads if road)
+
+
+async def _close(pool: asyncpg.Pool) -> None:
+    try:
+        await asyncio.wait_for(pool.close(), CLOSE_WITHIN_S)
+    except (TimeoutError, *UNREACHABLE):
+        pool.terminate()
 
 
 def run_worker(settings: Settings, roles: Collection[str], announce: Callable[[int], None]) -> None:

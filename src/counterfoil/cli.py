@@ -42,6 +42,8 @@ backfill = typer.Typer(
     help="Complete what was imported, or written before its other half was known.", no_args_is_help=True
 )
 app.add_typer(backfill, name="backfill")
+stock = typer.Typer(help="What is in stock.", no_args_is_help=True)
+app.add_typer(stock, name="stock")
 explain = typer.Typer(help="Why a number is what it is: every row behind it.", no_args_is_help=True)
 app.add_typer(explain, name="explain")
 
@@ -275,6 +277,16 @@ def explain_voucher(
     _explain("voucher", voucher_id, days=days, limit=limit, as_json=as_json)
 
 
+@explain.command("sku")
+def explain_sku(
+    sku: Annotated[str, typer.Argument(metavar="ID", help="The SKU.")],
+    limit: Limit = 50,
+    as_json: AsJson = False,
+) -> None:
+    """What the stock of a product is the sum of: its latest count and the changes since; and what was told of it."""
+    _explain("sku", sku, limit=limit, as_json=as_json)
+
+
 def _explain(kind: str, key: str, *, as_json: bool, **span: int) -> None:
     from counterfoil import commands  # noqa: PLC0415
     from counterfoil.explaining.view import sections  # noqa: PLC0415
@@ -293,6 +305,28 @@ def _explain(kind: str, key: str, *, as_json: bool, **span: int) -> None:
             _tell(_one_line(section.title))
         else:
             _print_rows(section.rows, as_json=False, title=section.title)
+
+
+@stock.callback()
+def stocks() -> None:
+    """What is in stock."""
+
+
+@stock.command("scan")
+def scan_stock(as_json: AsJson = False) -> None:
+    """Look for low stock now, as the schedule does, raise the alerts that are due, and list what is low."""
+    from counterfoil import commands  # noqa: PLC0415
+
+    with _waiting("looking for low stock"):
+        found = commands.scan_stock(_settings())
+    if as_json:
+        _print_json(found)
+        return
+    products, low, raised = found["products"], found["low"], found["raised"]
+    if products:
+        shown = f"{len(products):,} of {low:,}, the lowest first" if len(products) < low else f"{low:,}"
+        _print_rows(products, as_json=False, title=f"Low stock ({shown})")
+    _tell(f"{low} low, {raised} {'alert' if raised == 1 else 'alerts'} raised")
 
 
 @backfill.callback()
@@ -344,6 +378,18 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
             bars.update(tasks[what], completed=done, total=max(done, of))
 
         yield tell
+
+
+@contextlib.contextmanager
+def _waiting(what: str) -> Iterator[None]:
+    """Say on standard error what takes its time, where that is a terminal."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console  # noqa: PLC0415
+
+    with Console(stderr=True).status(what):
+        yield
 
 
 def _print_counts(counts: dict[str, int], title: str) -> None:
@@ -443,9 +489,9 @@ def retry_dead_letters(  # noqa: PLR0913, PLR0917 - one parameter an option
 @app.command("settings")
 def show_settings(as_json: AsJson = False) -> None:
     """Print what it would run with and where each value comes from; secrets are masked."""
-    from counterfoil import commands  # noqa: PLC0415
+    from counterfoil.settings_table import describe_settings  # noqa: PLC0415
 
-    rows = commands.describe_settings(_settings())
+    rows = describe_settings(_settings())
     if as_json:
         _print_json({row.pop("variable"): row for row in rows})
     else:
@@ -459,7 +505,16 @@ def show_settings(as_json: AsJson = False) -> None:
 def _settings() -> Settings:
     from counterfoil.running import command_settings  # noqa: PLC0415
 
+    _keep_logs_from_output()
     return command_settings()
+
+
+def _keep_logs_from_output() -> None:
+    """What a command logs goes to standard error: standard output holds its answer alone."""
+    import structlog  # noqa: PLC0415
+
+    if isinstance(structlog.get_config()["logger_factory"], structlog.PrintLoggerFactory):  # as it is made
+        structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
 
 
 def _print_json(value: object) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Iterable, Iterator
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 import asyncpg
-from dotenv import dotenv_values
 from pydantic import SecretStr
 
 from counterfoil.clicks.store import load_visitor_key
@@ -24,17 +22,17 @@ from counterfoil.database import migrate as migrations
 from counterfoil.database.connection import Connection
 from counterfoil.database.queries import sql
 from counterfoil.errors import DependencyUnreachable, InvalidEvent, InvalidSetting, SchemaMismatch
-from counterfoil.events import EVENT_TYPES, Rules
+from counterfoil.events import ALERT_DECODERS, EVENT_TYPES, Decode, DecodeAlert, Rules
 from counterfoil.explaining import explain as explain_in
 from counterfoil.explaining.rows import Report, Span
 from counterfoil.ingest.records import headers_from_json, milliseconds_of
 from counterfoil.ingest.retry import Retried, retry_dead_letter
-from counterfoil.ingest.routes import Route
+from counterfoil.inventory import low_stock
 from counterfoil.kafka.cluster import Cluster
 from counterfoil.partners import backfill
 from counterfoil.publishing import Publisher
-from counterfoil.routing import COUNTERS, routes
-from counterfoil.settings import PREFIX, Settings, masked_address, source_of
+from counterfoil.routing import COUNTERS, routes_by_topic
+from counterfoil.settings import Settings, masked_address
 
 T = TypeVar("T")
 
@@ -188,6 +186,25 @@ def explain(settings: Settings, kind: str, key: str, *, limit: int = 50, days: i
     return with_connection(settings, work, patient=True)
 
 
+# Stock
+
+
+def scan_stock(settings: Settings) -> dict[str, Any]:
+    """Look for low stock once; what is low, how much is in all, and how many alerts were raised."""
+
+    async def work(connection: Connection) -> dict[str, Any]:
+        async with await pool.create_pool(settings, "command", 1) as scanning:
+            raised = await low_stock.scan(scanning, settings)
+        found = await low_stock.find_low_stock(connection)
+        return {
+            "low": found.in_all,
+            "raised": raised,
+            "products": [product._asdict() for product in found.products],
+        }
+
+    return with_connection(settings, work)
+
+
 # Partners
 
 
@@ -258,22 +275,20 @@ def retry_dead_letters(
         wanted = ids or [
             row["id"] for row in await connection.fetch(sql("open_dead_letter_ids"), topic, kind, _utc(since))
         ]
-        known = _routes(settings, await load_visitor_key(connection, settings))
+        known = routes_by_topic(settings, await load_visitor_key(connection, settings))
         return [await retry_dead_letter(connection, letter_id, known) for letter_id in wanted]
 
     return with_connection(settings, work)
 
 
-def _routes(settings: Settings, visitor_key: bytes) -> dict[str, tuple[Route, Rules]]:
-    rules = Rules.of(settings)
-    return {route.topic: (route, rules) for route in routes(settings, visitor_key)}
-
-
 def _what_the_rules_say(settings: Settings, row: asyncpg.Record) -> str:
-    names = {topic: name for name, topic in settings.topics.items()}
-    if row["topic"] not in names:
+    decoders: dict[str, Decode | DecodeAlert] = {
+        **{settings.topics[name]: event_type.decode for name, event_type in EVENT_TYPES.items()},
+        **{settings.outgoing_topics[name]: decode for name, decode in ALERT_DECODERS.items()},
+    }
+    if row["topic"] not in decoders:
         return f"no event type is read from the topic {row['topic']}"
-    decode = EVENT_TYPES[names[row["topic"]]].decode
+    decode = decoders[row["topic"]]
     headers, timestamp = headers_from_json(row["headers"]), milliseconds_of(row["record_timestamp"])
     try:
         decode(row["value"], headers, timestamp, Rules.of(settings))
@@ -288,43 +303,3 @@ def _readable(value: bytes | None) -> str | None:
 
 def _utc(time: datetime | None) -> datetime | None:
     return time.replace(tzinfo=UTC) if time is not None and time.tzinfo is None else time
-
-
-# Settings
-
-
-def describe_settings(settings: Settings) -> list[dict[str, str]]:
-    """Each variable, its value (secrets masked), where that comes from, and what it is for."""
-    dotenv = {key.upper() for key, value in dotenv_values(".env").items() if value}
-    environment = {key.upper() for key, value in os.environ.items() if value}
-    return [
-        {
-            "variable": f"{PREFIX}{name.upper()}",
-            "value": _masked(getattr(settings, name), is_address=name.endswith("_url")),
-            "source": _source(name, settings, environment, dotenv),
-            "about": field.description or "",
-        }
-        for name, field in Settings.model_fields.items()
-    ]
-
-
-def _masked(value: object, *, is_address: bool) -> str:
-    if is_address and value is not None:
-        return masked_address(value.get_secret_value() if isinstance(value, SecretStr) else str(value))
-    if isinstance(value, SecretStr):
-        return "•••"
-    if isinstance(value, tuple):
-        return ",".join(value)
-    if hasattr(value, "total_seconds"):
-        return f"{value.total_seconds():g} s"
-    return "" if value is None else str(value)
-
-
-def _source(name: str, settings: Settings, environment: set[str], dotenv: set[str]) -> str:
-    variable = source_of(name)
-    if variable in environment:
-        return f"environment {variable}" if variable != f"{PREFIX}{name.upper()}" else "environment"
-    if variable in dotenv:
-        return ".env"
-    default = Settings.model_fields[name].default
-    return "default" if getattr(settings, name) == default else "embedded parts"

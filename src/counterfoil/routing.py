@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from counterfoil.clicks.handlers import RecordClicks
 from counterfoil.clicks.store import CLICK_COUNTS
 from counterfoil.conversions.handlers import RecordConversions
@@ -9,8 +11,12 @@ from counterfoil.conversions.store import ATTRIBUTION_COUNTS, COMMISSION_COUNTS,
 from counterfoil.coupons.handlers import RecordCouponUsages
 from counterfoil.coupons.store import COUPON_COUNTS
 from counterfoil.database.facts import Handler
-from counterfoil.events import EVENT_TYPES
+from counterfoil.events import ALERT_DECODERS, EVENT_TYPES, Rules
 from counterfoil.ingest.routes import Route
+from counterfoil.inventory.handlers import AlertRule, RecordStockChanges
+from counterfoil.inventory.store import STOCK_COUNTS
+from counterfoil.notifications.channels import channels_of
+from counterfoil.notifications.intake import RecordNotifications
 from counterfoil.orders.handlers import RecordCancellations, RecordOrderTotals, RecordRefunds
 from counterfoil.partners.handlers import RecordLinks, RecordUsers
 from counterfoil.promos.handlers import RecordPromoUses
@@ -34,6 +40,7 @@ COUNTERS = (
     PAYOUTS,
     DAILY_CONVERSIONS,
     *VOUCHER_COUNTERS,
+    STOCK_COUNTS,
 )
 """Every table of counters, for `verify`."""
 
@@ -47,6 +54,28 @@ def routes(settings: Settings, visitor_key: bytes) -> list[Route]:
         Route(name, settings.topics[name], EVENT_TYPES[name].decode, handlers)
         for name, handlers in _handlers(settings, visitor_key).items()
     ]
+
+
+def notify_routes(settings: Settings, channels: Sequence[str]) -> list[Route]:
+    """What the notifier reads: alerts, to be told on the channels of these names."""
+    handler = RecordNotifications(channels, settings.alert_max_age_s)
+    return [
+        Route(name, settings.outgoing_topics[name], decode, [handler])
+        for name, decode in ALERT_DECODERS.items()
+    ]
+
+
+def alert_rule(settings: Settings) -> AlertRule:
+    """When low stock is told of, as the settings have it."""
+    return AlertRule(settings.alert_policy, settings.alert_cooldown_s, settings.alert_max_age_s)
+
+
+def routes_by_topic(settings: Settings, visitor_key: bytes) -> dict[str, tuple[Route, Rules]]:
+    """Topic, by its name here → its event type with the rules, for who reads single records again."""
+    rules = Rules.of(settings)
+    channels = [channel.name for channel in channels_of(settings)]
+    known = (*routes(settings, visitor_key), *notify_routes(settings, channels))
+    return {route.topic: (route, rules) for route in known}
 
 
 def _handlers(settings: Settings, visitor_key: bytes) -> dict[str, list[Handler]]:
@@ -65,4 +94,5 @@ def _handlers(settings: Settings, visitor_key: bytes) -> dict[str, list[Handler]
         "claim": [RecordClaims()],
         "impression": [RecordImpressions()],
         "scan": [RecordScans(visitor_key, settings.ip_policy)],
+        "stock-change": [RecordStockChanges(alert_rule(settings))],
     }

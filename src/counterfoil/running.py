@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+import structlog
 from pydantic import SecretStr
 
 from counterfoil.errors import InvalidSetting
@@ -15,6 +16,8 @@ from counterfoil.settings import ROLES, Settings, load_settings
 
 if TYPE_CHECKING:
     from counterfoil.embedded.parts import RunningParts
+
+log = structlog.get_logger("counterfoil")
 
 EMBEDDED_SESSION = timedelta(seconds=2)
 """The embedded broker takes three sessions to let a killed worker's partitions go."""
@@ -55,9 +58,10 @@ def run_command(*, embedded: bool, only: str | None) -> None:
     from counterfoil.telemetry.logging import configure_logging  # noqa: PLC0415
 
     configure_logging(settings.log_level, settings.log_format)
+    watched = _what_is_watched(settings, roles)
     with _embedded_parts(settings) as effective:
         _check_database(effective)
-        run_worker(effective, roles, lambda port: _announce(effective, port))
+        run_worker(effective, roles, lambda port: _announce(effective, port, watched))
 
 
 @contextlib.contextmanager
@@ -89,8 +93,21 @@ def _roles(only: str | None) -> tuple[str, ...]:
     return roles
 
 
-def _announce(settings: Settings, port: int) -> None:
-    """With embedded parts, tell a person what to do next; otherwise the log has the address."""
+def _what_is_watched(settings: Settings, roles: Collection[str]) -> str:
+    """How often what is low on stock is looked for, and how many are told of it; '' where this run does neither."""
+    if not {"schedule", "notify"}.intersection(roles):
+        return ""
+    from counterfoil.notifications.channels import channels_of  # noqa: PLC0415
+
+    every_s = settings.stock_scan_interval_s.total_seconds()
+    return f"low-stock scan every {every_s:g} s, {len(channels_of(settings))} notifier(s)"
+
+
+def _announce(settings: Settings, port: int, watched: str) -> None:
+    """Say what is watched, and with embedded parts tell a person what to do next; otherwise the log has the address."""
+    if watched:
+        print(watched, flush=True)
+        log.info("watching", what=watched)
     if not settings.embedded:
         return
     address = f"http://{settings.http_host}:{port}"

@@ -10,7 +10,7 @@ import re
 from datetime import timedelta
 from decimal import Decimal
 from enum import StrEnum
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit, urlunsplit
@@ -25,7 +25,13 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from counterfoil.errors import InvalidSetting
 
@@ -44,10 +50,11 @@ DEFAULT_TOPICS = (
     "scan",
     "claim",
     "redemption",
+    "stock-change",
 )
 """The topics a worker knows, by their default names."""
 
-OUTGOING_TOPICS = ("voucher-alert",)
+OUTGOING_TOPICS = ("voucher-alert", "low-stock")
 """The topics that the relay publishes to, by their default names."""
 
 ROLES = ("ingest", "notify", "relay", "schedule", "http")
@@ -69,8 +76,26 @@ class IpPolicy(StrEnum):
     DROP = "drop"
 
 
+class AlertPolicy(StrEnum):
+    """When a product that is low is told of: once a cooldown for each level of its stock, or by its episodes."""
+
+    LEVEL = "level"
+    EPISODE = "episode"
+
+
 DATABASE_VARIABLES = (f"{PREFIX}DATABASE_URL", "DRIZZLE_DATABASE_URL", "DATABASE_URL")
 """Where the database's address is looked for, the first choice first."""
+
+ALSO_WITHOUT_PREFIX = (
+    "slack_webhook_url",
+    "smtp_host",
+    "smtp_port",
+    "smtp_user",
+    "smtp_pass",
+    "mail_from",
+    "email_to",
+)
+"""Settings that many programs share; the variable with the prefix wins."""
 
 
 def _is_postgres_address(address: str) -> bool:
@@ -92,6 +117,43 @@ def _is_web_address(address: str) -> bool:
     return is_plain and parts.scheme in {"http", "https"} and bool(parts.hostname)
 
 
+def host_name(text: str) -> str | None:
+    """A host's name as it is looked up, in lower case and ASCII, or an address; None for what is neither."""
+    name = text.strip().removeprefix("[").removesuffix("]").removesuffix(".").lower()
+    if not name.isascii():
+        import idna  # noqa: PLC0415 - its tables take time, and few names need them
+
+        try:
+            name = idna.encode(name, uts46=True).decode()
+        except idna.IDNAError:
+            return None
+    return name if len(name) <= 253 and (_HOST_NAME(name) or _is_address(name)) else None
+
+
+def mail_address(text: str) -> str | None:
+    """A mail address whose host is in lower case and ASCII; None for what is none."""
+    local, _, host = text.strip().rpartition("@")
+    name = host_name(host)
+    if not _MAILBOX(local) or len(local) > 64 or name is None or not _HOST_NAME(name):
+        return None
+    return f"{local}@{name}"
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return "%" not in text
+
+
+_HOST_NAME = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)(\.(?!-)[a-z0-9_-]{1,63}(?<!-))*").fullmatch
+_MAILBOX = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*").fullmatch
+
+
+_SENDER = re.compile(r'"?(?P<name>[^<>"]*?)"?\s*<(?P<address>[^<>]+)>|(?P<bare>[^<>]+)').fullmatch
+
+
 def _comma_separated(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
@@ -111,6 +173,18 @@ def _milliseconds(value: object) -> object:
 Seconds = Annotated[timedelta, BeforeValidator(_seconds)]
 Milliseconds = Annotated[timedelta, BeforeValidator(_milliseconds)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_separated)]
+
+
+def variables_of(name: str) -> tuple[str, ...]:
+    """The variables that a setting is read from, the first choice first."""
+    if name == "database_url":
+        return DATABASE_VARIABLES
+    own = f"{PREFIX}{name.upper()}"
+    return (own, name.upper()) if name in ALSO_WITHOUT_PREFIX else (own,)
+
+
+def _shared(name: str) -> AliasChoices:
+    return AliasChoices(*variables_of(name), name)
 
 
 def _topic(name: str) -> Any:
@@ -200,7 +274,9 @@ class Settings(BaseSettings):
     topic_scan: str = _topic("scan")
     topic_claim: str = _topic("claim")
     topic_redemption: str = _topic("redemption")
+    topic_stock_change: str = _topic("stock-change")
     topic_voucher_alert: str = _topic("voucher-alert")
+    topic_low_stock: str = _topic("low-stock")
     topic_partitions: int = Field(
         default=6, ge=1, le=10_000, description="partitions of a topic that we create"
     )
@@ -325,7 +401,28 @@ class Settings(BaseSettings):
         default=1_000, ge=1, description="with fewer scans in these days the share says nothing"
     )
 
+    # Inventory
+    default_stock_threshold: int = Field(
+        default=10, ge=0, le=2_147_483_647, description="the threshold of a product that nobody named one for"
+    )
+    stock_scan_interval_s: Seconds = Field(
+        default=timedelta(seconds=60),
+        ge=timedelta(seconds=1),
+        le=timedelta(days=1),
+        description="how often one of the workers looks for what is low on stock",
+    )
+    retention_days_stock: int | None = Field(
+        default=None,
+        ge=1,
+        le=36_500,
+        description="drop stock changes that are older, once their stock is moved; off unless set",
+    )
+
     # Alerts
+    alert_policy: AlertPolicy = Field(
+        default=AlertPolicy.LEVEL,
+        description="tell of low stock once a cooldown for each level, or by episode: low, halved, zero, recovered",
+    )
     alert_cooldown_s: Seconds = Field(
         default=timedelta(minutes=5),
         ge=timedelta(0),
@@ -336,6 +433,72 @@ class Settings(BaseSettings):
         default=timedelta(hours=1),
         gt=timedelta(0),
         description="what is older raises no alert",
+    )
+
+    # Telling of alerts; the variables of Slack and mail are read without the prefix as well
+    slack_webhook_url: SecretStr | None = Field(
+        default=None,
+        validation_alias=_shared("slack_webhook_url"),
+        description="where alerts are posted to, an incoming webhook of Slack or one like it",
+    )
+    smtp_host: str | None = Field(
+        default=None,
+        validation_alias=_shared("smtp_host"),
+        description="the server that takes alerts as mail",
+    )
+    smtp_port: int = Field(
+        default=587,
+        ge=1,
+        le=65_535,
+        validation_alias=_shared("smtp_port"),
+        description="its port; 465 speaks TLS from the start, others change to it where it is offered",
+    )
+    smtp_user: str | None = Field(
+        default=None, validation_alias=_shared("smtp_user"), description="who sends, where the server asks"
+    )
+    smtp_pass: SecretStr | None = Field(
+        default=None,
+        validation_alias=_shared("smtp_pass"),
+        description="the password of SMTP_USER; never sent without TLS, except to this machine",
+    )
+    mail_from: str | None = Field(
+        default=None,
+        validation_alias=_shared("mail_from"),
+        description="the sender of alerts, ops@example.org or Ops <ops@example.org>",
+    )
+    email_to: Names = Field(
+        default=(),
+        validation_alias=_shared("email_to"),
+        description="who gets alerts by mail, addresses separated by commas",
+    )
+    notify_urls: SecretStr | None = Field(
+        default=None,
+        description="further channels, addresses as Apprise has them, separated by commas; takes the extra notify",
+    )
+    notify_give_up_after_s: Seconds = Field(
+        default=timedelta(days=1),
+        gt=timedelta(0),
+        le=timedelta(days=30),
+        description="an alert that a channel has not taken for so long is given up there",
+    )
+    notify_spacing_s: Seconds = Field(
+        default=timedelta(seconds=5),
+        ge=timedelta(0),
+        le=timedelta(hours=1),
+        description="how long after a message a channel gets its next; what comes meanwhile is in one",
+    )
+    notify_lease_s: Seconds = Field(
+        default=timedelta(seconds=30),
+        ge=timedelta(seconds=1),
+        le=timedelta(hours=1),
+        description="how long an alert is a worker's that sends it; one attempt takes a third of that, 10 s at most",
+    )
+    webhook_allowed_hosts: Names = Field(
+        default=("hooks.slack.com",),
+        description="hosts that test-webhook may be pointed at, separated by commas",
+    )
+    smtp_test_allow_private: bool = Field(
+        default=False, description="let test-email be pointed at servers of a private network"
     )
 
     # The database
@@ -367,6 +530,20 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "json", "console"] = Field(
         default="auto", description="JSON when piped and coloured lines on a terminal, or always one of them"
     )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - pydantic names it
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read `.env` into the environment: of two names of a setting the first wins, wherever it stands."""
+        if isinstance(env_settings, EnvSettingsSource) and isinstance(dotenv_settings, EnvSettingsSource):
+            env_settings.env_vars = {**dotenv_settings.env_vars, **env_settings.env_vars}
+        return init_settings, env_settings, file_secret_settings
 
     @field_validator("log_level", "kafka_security_protocol", "kafka_sasl_mechanism", mode="before")
     @classmethod
@@ -406,6 +583,44 @@ class Settings(BaseSettings):
             raise ValueError("takes {domain} in the path or the query, not in the host")
         return value
 
+    @field_validator("slack_webhook_url")
+    @classmethod
+    def _webhook_address(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not _is_web_address(value.get_secret_value()):
+            raise ValueError("takes an http:// or https:// address with a host")
+        return value
+
+    @field_validator("smtp_host")
+    @classmethod
+    def _mail_server(cls, value: str | None) -> str | None:
+        name = None if value is None else host_name(value)
+        if value is not None and name is None:
+            raise ValueError("takes the name or the address of a host, without a port")
+        return name
+
+    @field_validator("mail_from")
+    @classmethod
+    def _sender(cls, value: str | None) -> str | None:
+        if value is not None and sender(value) is None:
+            raise ValueError("takes an address like ops@example.org or Ops <ops@example.org>")
+        return value
+
+    @field_validator("email_to")
+    @classmethod
+    def _recipients(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        found = [mail_address(part) for part in value]
+        if None in found:
+            raise ValueError("takes addresses like ops@example.org")
+        return tuple(dict.fromkeys(address for address in found if address))
+
+    @field_validator("webhook_allowed_hosts")
+    @classmethod
+    def _hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        found = [host_name(part) for part in value]
+        if None in found:
+            raise ValueError("takes names of hosts like hooks.slack.com")
+        return tuple(dict.fromkeys(host for host in found if host))
+
     @field_validator("trusted_proxies")
     @classmethod
     def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -422,6 +637,17 @@ class Settings(BaseSettings):
             raise ValueError(f"{PREFIX}TOPIC_*: two event types share the topic {', '.join(sorted(doubles))}")
         return self
 
+    @model_validator(mode="after")
+    def _whole_mail(self) -> Settings:
+        """Half a way to mail would be found out when the first alert is not read."""
+        is_given = {name: bool(getattr(self, name)) for name in ("smtp_host", "mail_from", "email_to")}
+        login = {name: getattr(self, name) is not None for name in ("smtp_user", "smtp_pass")}
+        _require(is_given)
+        _require(login)
+        if any(login.values()):
+            _require(is_given | login)
+        return self
+
     @property
     def topics(self) -> dict[str, str]:
         """Default topic name → the topic's name here, for every topic that is known."""
@@ -436,6 +662,13 @@ class Settings(BaseSettings):
     def consumed_topics(self) -> dict[str, str]:
         """Default topic name → the topic's name here, for the topics this worker reads."""
         return {name: self.topics[name] for name in self.consumers}
+
+
+def sender(text: str) -> tuple[str, str] | None:
+    """The name, or '', and the address in `Ops <ops@example.org>`; None where there is no address."""
+    parts = _SENDER(text.strip()) if text.isprintable() else None
+    found = mail_address(parts["address"] or parts["bare"]) if parts else None
+    return (parts["name"] or "", found) if parts and found else None
 
 
 def topic_setting(name: str) -> str:
@@ -455,8 +688,8 @@ def _in_one_line(error: dict[str, Any]) -> str:
     message = str(error["msg"]).removeprefix("Value error, ")
     if not error["loc"]:
         return message
-    name = str(error["loc"][0]).lower().removeprefix(PREFIX.lower())
-    variable = source_of("database_url") if name == "database_url" else f"{PREFIX}{name.upper()}"
+    name = _setting_of(str(error["loc"][0]))
+    variable = source_of(name)
     field = Settings.model_fields.get(name)
     about = f" ({field.description})" if field and field.description else ""
     return f"{variable}: {message}{about}"
@@ -464,9 +697,30 @@ def _in_one_line(error: dict[str, Any]) -> str:
 
 def source_of(name: str) -> str:
     """The variable that a setting is taken from: the first of its names that is set, else its own."""
-    names = DATABASE_VARIABLES if name == "database_url" else (f"{PREFIX}{name.upper()}",)
+    names = variables_of(name)
     given = {key.upper() for key, value in {**dotenv_values(".env"), **os.environ}.items() if value}
     return next((variable for variable in names if variable in given), names[0])
+
+
+def _setting_of(variable: str) -> str:
+    """The setting that a variable, or its own name, stands for."""
+    if variable.upper() in DATABASE_VARIABLES:
+        return "database_url"
+    return variable.lower().removeprefix(PREFIX.lower())
+
+
+def _require(given: dict[str, bool]) -> None:
+    """Raise for the first that is missing where another is given."""
+    missing = [name for name, is_given in given.items() if not is_given]
+    if missing and len(missing) < len(given):
+        other = next(name for name, is_given in given.items() if is_given)
+        raise ValueError(f"{source_of(missing[0])}: must be set when {source_of(other)} is")
+
+
+def masked_webhook(address: str) -> str:
+    """The address without its path, which is a webhook's secret."""
+    parts = urlsplit(address)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}/•••"
 
 
 def masked_address(address: str) -> str:

@@ -17,6 +17,8 @@ import pytest
 
 from support.servers import Server
 
+pytestmark = pytest.mark.xdist_group("bench")  # one run, looked at by all
+
 ENDS_WITHIN_S = 240
 
 

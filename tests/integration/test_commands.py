@@ -104,6 +104,54 @@ async def test_dead_letters_are_listed_shown_and_retried(run, db):
     assert (await run("dead-letters", "list"))[0] == 0
 
 
+async def test_a_scan_tells_of_what_is_low_once_and_lists_it_each_time(run, db):
+    assert await run("stock", "scan") == (0, "0 low, 0 alerts raised\n")
+    await db.execute(
+        "INSERT INTO inventory_products (sku, name, stock, threshold) "
+        "VALUES ('A', 'Anvil [/red]', 3, 10), ('B', 'B', 0, 5), ('C', 'C', 10, 10)"
+    )
+    low = [
+        {"sku": "B", "name": "B", "stock": 0, "threshold": 5},
+        {"sku": "A", "name": "Anvil [/red]", "stock": 3, "threshold": 10},
+    ]
+    assert await as_json(run, "stock", "scan") == (0, {"low": 2, "raised": 2, "products": low})
+    assert await as_json(run, "stock", "scan") == (0, {"low": 2, "raised": 0, "products": low})
+    code, said = await run("stock", "scan")
+    assert (code, said.splitlines()[0].rstrip()) == (0, "Low stock (2)")
+    assert "Anvil [/red]" in said
+    assert said.endswith("2 low, 0 alerts raised\n")
+    assert await db.fetchval("SELECT count(*) FROM alerts") == 2
+
+
+async def test_a_scan_keeps_to_the_policy_that_is_set(run, db, monkeypatch):
+    monkeypatch.setenv(f"{PREFIX}ALERT_POLICY", "episode")
+    await db.execute("INSERT INTO inventory_products (sku, name, stock) VALUES ('A', 'A', 3)")
+    assert (await as_json(run, "stock", "scan"))[1]["raised"] == 1
+    assert await db.fetchval("SELECT told_stock FROM low_stock_episodes") == 3
+
+
+async def test_a_sku_is_explained_or_exit_code_1(run, db):
+    await db.execute("INSERT INTO inventory_products (sku, name, stock) VALUES ('A/1', 'A', 30)")
+    code, found = await as_json(run, "explain", "sku", "A/1", "--limit", "5")
+    assert (code, found["kind"], found["id"], found["stored"]["stock"]) == (0, "sku", "A/1", 30)
+    assert [row["event_type"] for row in found["changes"]] == ["opening"]
+    code, said = await run("explain", "sku", "A/1")
+    assert code == 0
+    assert "Stock 30: nobody has counted it, +30 by 1 delta." in said
+    assert await run("explain", "sku", "B") == (1, "")
+
+
+async def test_verify_counts_products_and_mends_them(run, db):
+    await db.execute("INSERT INTO inventory_products (sku, name, stock) VALUES ('A', 'A', 30)")
+    await db.execute("UPDATE inventory_products SET stock = 31")
+    drift = [{"table": "inventory_products", "key": "A", "counter": "stock", "stored": "31", "counted": "30"}]
+    code, found = await as_json(run, "verify")
+    assert (code, found["checked"]["inventory_products"], found["drift"]) == (1, 1, drift)
+    assert "1 of inventory_products" in (await run("verify", "--repair"))[1]
+    assert (await as_json(run, "verify"))[0] == 0
+    assert await db.fetchval("SELECT stock FROM inventory_products") == 30
+
+
 async def test_a_database_without_our_tables_is_wrong_use(run, db):
     await db.execute("DROP TABLE dead_letters")
     result = CliRunner()

@@ -52,12 +52,16 @@ class Listener:
 
     async def hears(self, count: int, *, within: float = 20.0) -> list[tuple[int, str]]:
         """Wait until so many records have come; the number and the id of each."""
+        await self.hears_records(count, within=within)
+        values = [json.loads(record.value) for record in self.records]
+        return [(value["value"], value["alert_id"]) for value in values]
+
+    async def hears_records(self, count: int, *, within: float = 20.0) -> None:
+        """Wait until so many records have come."""
         async with asyncio.timeout(within):
             while len(self.records) < count:
                 for records in (await self._consumer.getmany(timeout_ms=100)).values():
                     self.records += records
-        values = [json.loads(record.value) for record in self.records]
-        return [(value["value"], value["alert_id"]) for value in values]
 
 
 @asynccontextmanager

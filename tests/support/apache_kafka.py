@@ -66,6 +66,11 @@ def kafka_version() -> str:
     return pom.findtext(".//{*}kafka.version", default="unknown")
 
 
+def apache_by_maven() -> str:
+    """What a run on it says it ran on."""
+    return f"Apache Kafka {kafka_version()} by Maven, KRaft, one process"
+
+
 @functools.cache
 def apache_kafka_missing() -> str | None:
     """Why Apache Kafka can't run here, or None; fetches its jars the first time."""

@@ -42,7 +42,8 @@ def make_template(server_dsn: str) -> str:
 def clone(template: str, server_dsn: str) -> str:
     """A new copy of the template; its name."""
     name = f"counterfoil_test_{uuid.uuid4().hex[:12]}"
-    execute(server_dsn, f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+    # without fsync it takes half as long as the default, and so does the end of the copy
+    execute(server_dsn, f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY file_copy')
     return name
 
 

@@ -58,6 +58,7 @@ COMMANDS = [
     "dead-letters",
     "explain",
     "backfill",
+    "stock",
     "settings",
 ]
 
@@ -75,6 +76,8 @@ def test_help_names_every_command(run):
         *("dead-letters list", "dead-letters show", "dead-letters retry"),
         *("explain order", "explain coupon", "explain promo", "explain affiliate", "explain partner"),
         "explain voucher",
+        "explain sku",
+        "stock scan",
         "backfill partners",
     ],
 )
@@ -98,6 +101,9 @@ def test_the_version_is_that_of_the_package(run):
         ["dead-letters", "retry"],
         ["dead-letters", "retry", "1", "--all"],
         ["dead-letters", "list", "--limit", "0"],
+        ["explain", "sku"],
+        ["explain", "sku", ""],
+        ["stock", "count"],
     ],
 )
 def test_wrong_use_is_exit_code_2(run, arguments):
@@ -114,6 +120,8 @@ def test_wrong_use_is_exit_code_2(run, arguments):
         "dead-letters list",
         "publish order.placed",
         "dead-letters show 1",
+        "explain sku A",
+        "stock scan",
     ],
 )
 def test_a_wrong_setting_is_one_line_and_exit_code_2(run, command):
@@ -123,7 +131,9 @@ def test_a_wrong_setting_is_one_line_and_exit_code_2(run, command):
     assert errors.count("\n") == 1
 
 
-@pytest.mark.parametrize("command", ["run", "migrate", "verify", "dead-letters list", "migrate --status"])
+@pytest.mark.parametrize(
+    "command", ["run", "migrate", "verify", "dead-letters list", "migrate --status", "stock scan"]
+)
 def test_no_database_set_is_one_line_and_exit_code_2(run, command):
     code, _, errors = run(*command.split())
     assert code == 2
@@ -132,7 +142,16 @@ def test_no_database_set_is_one_line_and_exit_code_2(run, command):
 
 
 @pytest.mark.parametrize(
-    "command", ["migrate", "verify", "dead-letters list", "dead-letters retry 1", "migrate --status"]
+    "command",
+    [
+        "migrate",
+        "verify",
+        "dead-letters list",
+        "dead-letters retry 1",
+        "migrate --status",
+        "explain sku A",
+        "stock scan",
+    ],
 )
 def test_a_database_that_does_not_answer_is_one_line_and_exit_code_3(run, command):
     code, _, errors = run(*command.split(), database_url=NOBODY_LISTENS)

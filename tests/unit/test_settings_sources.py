@@ -7,10 +7,20 @@ from datetime import timedelta
 from decimal import Decimal
 
 import pytest
+from pydantic import SecretStr
 
-from counterfoil.commands import describe_settings
 from counterfoil.errors import InvalidSetting
-from counterfoil.settings import PREFIX, IpPolicy, Settings, load_settings, masked_address
+from counterfoil.settings import (
+    ALSO_WITHOUT_PREFIX,
+    PREFIX,
+    IpPolicy,
+    Settings,
+    load_settings,
+    mail_address,
+    masked_address,
+    sender,
+)
+from counterfoil.settings_table import describe_settings
 
 ADDRESS = "postgres://shop:s3cret@db.example:5432/shop"
 
@@ -18,7 +28,8 @@ ADDRESS = "postgres://shop:s3cret@db.example:5432/shop"
 @pytest.fixture(autouse=True)
 def an_empty_environment(monkeypatch, tmp_path):
     for name in os.environ:
-        if name.upper().startswith(PREFIX) or name.upper().endswith("DATABASE_URL"):
+        is_shared = name.upper().endswith("DATABASE_URL") or name.lower() in ALSO_WITHOUT_PREFIX
+        if name.upper().startswith(PREFIX) or is_shared:
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
 
@@ -86,6 +97,15 @@ WRONG = {
     "VOUCHER_LOW_CONVERSION_MIN_SCANS": ["0", "x"],
     "ALERT_COOLDOWN_S": ["-1", "604801", "soon"],
     "ALERT_MAX_AGE_S": ["0", "-1"],
+    "SLACK_WEBHOOK_URL": ["hooks.slack.com/x", "ftp://hooks.slack.com/x", "https://", "https://a b/"],
+    "SMTP_HOST": ["mail.example:25", "smtp://mail.example", "a b", "-a", "x" * 254],
+    "SMTP_PORT": ["0", "65536", "smtp", "tcp://10.0.0.1:25"],
+    "MAIL_FROM": ["ops", "Ops", "a@", "@b.org", "a b@c.org", "a@b.org\nBcc: c@d.org", "a@10.0.0.1:25"],
+    "EMAIL_TO": ["ops", "a@b.org,ops", "Ops <a@b.org>", "a@b@c.org", "ü@b.org"],
+    "NOTIFY_GIVE_UP_AFTER_S": ["0", "-1", "never", "2592001"],
+    "NOTIFY_SPACING_S": ["-1", "3601", "x"],
+    "WEBHOOK_ALLOWED_HOSTS": ["https://hooks.slack.com", "a/b", "hooks.slack.com:443", "*.slack.com"],
+    "SMTP_TEST_ALLOW_PRIVATE": ["perhaps"],
     "MIGRATE_ON_START": ["later"],
     "DATABASE_TIMEOUT_S": ["0", "-1", "x", "9" * 40],
     "HTTP_PORT": ["-1", "65536", "http"],
@@ -161,6 +181,101 @@ def test_the_address_of_the_database_is_the_first_of_three_variables(monkeypatch
     assert (found and found.get_secret_value()) == (wins and f"postgres://db/{wins}")
 
 
+MAIL = {"SMTP_HOST": "mail.example", "MAIL_FROM": "ops@shop.example", "EMAIL_TO": "a@shop.example"}
+
+
+@pytest.mark.parametrize("name", sorted(ALSO_WITHOUT_PREFIX))
+def test_some_variables_need_no_prefix_and_one_with_it_wins(monkeypatch, tmp_path, name):
+    plain, own = {
+        "slack_webhook_url": ("https://one/", "https://two/"),
+        "smtp_host": ("one", "two"),
+        "smtp_port": ("1", "2"),
+        "mail_from": ("one@a.org", "two@a.org"),
+        "email_to": ("one@a.org", "two@a.org"),
+    }.get(name, ("one", "two"))
+    for variable, value in (MAIL | {"SMTP_USER": "u", "SMTP_PASS": "p", name.upper(): plain}).items():
+        monkeypatch.setenv(variable, value)
+
+    def found() -> str:
+        value = getattr(load_settings(), name)
+        value = value.get_secret_value() if isinstance(value, SecretStr) else value
+        return value[0] if isinstance(value, tuple) else str(value)
+
+    assert found() == plain
+    assert described()[f"{PREFIX}{name.upper()}"]["source"] == f"environment {name.upper()}"
+    (tmp_path / ".env").write_text(f"{PREFIX}{name.upper()}={own}\n")
+    assert found() == own
+    monkeypatch.setenv(f"{PREFIX}{name.upper()}", own)
+    assert found() == own
+    assert described()[f"{PREFIX}{name.upper()}"]["source"] == "environment"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"SMTP_HOST": "mail.example"}, "COUNTERFOIL_MAIL_FROM: must be set when SMTP_HOST is"),
+        ({"EMAIL_TO": "a@b.org"}, "COUNTERFOIL_SMTP_HOST: must be set when EMAIL_TO is"),
+        (
+            {f"{PREFIX}SMTP_HOST": "mail.example", "MAIL_FROM": "a@b.org"},
+            "COUNTERFOIL_EMAIL_TO: must be set when COUNTERFOIL_SMTP_HOST is",
+        ),
+        (MAIL | {"SMTP_USER": "u"}, "COUNTERFOIL_SMTP_PASS: must be set when SMTP_USER is"),
+        (MAIL | {"SMTP_PASS": "s3cret"}, "COUNTERFOIL_SMTP_USER: must be set when SMTP_PASS is"),
+        (
+            {"SMTP_USER": "u", "SMTP_PASS": "s3cret"},
+            "COUNTERFOIL_SMTP_HOST: must be set when SMTP_USER is",
+        ),
+    ],
+)
+def test_half_a_way_to_mail_is_a_wrong_setting(monkeypatch, given, said):
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InvalidSetting) as caught:
+        load_settings()
+    assert str(caught.value) == said
+
+
+def test_a_port_alone_is_no_way_to_mail(monkeypatch):
+    monkeypatch.setenv("SMTP_PORT", "25")
+    assert load_settings().smtp_host is None
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("ops@Shop.Example", "ops@shop.example"),
+        (" o'neil+x@shop.example ", "o'neil+x@shop.example"),
+        ("ops@Bücher.example", "ops@xn--bcher-kva.example"),
+        ("ops@localhost", "ops@localhost"),
+        ("ops@[10.0.0.1]", "ops@10.0.0.1"),
+        ("ops.@a.org", None),
+        ("a@b.org\r\nBcc: c@d.org", None),
+        ("<a@b.org>", None),
+        ("x" * 65 + "@a.org", None),
+        ("", None),
+    ],
+)
+def test_a_mail_address_is_one_mailbox(text, address):
+    assert mail_address(text) == address
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("ops@a.org", ("", "ops@a.org")),
+        ("Ops <ops@a.org>", ("Ops", "ops@a.org")),
+        ('"Ops, ü" <ops@a.org>', ("Ops, ü", "ops@a.org")),
+        ("<ops@a.org>", ("", "ops@a.org")),
+        ("Ops ops@a.org", None),
+        ("Ops <ops@a.org> x", None),
+        ("a@b.org, c@d.org", None),
+        ("Ops\n <a@b.org>", None),
+    ],
+)
+def test_a_sender_has_perhaps_a_name(text, read):
+    assert sender(text) == read
+
+
 def test_dotenv_is_read_and_the_environment_wins(monkeypatch, tmp_path):
     (tmp_path / ".env").write_text("COUNTERFOIL_HTTP_PORT=9000\nCOUNTERFOIL_CODE_CASE=upper\n")
     monkeypatch.setenv(f"{PREFIX}HTTP_PORT", "9001")
@@ -177,6 +292,13 @@ def test_dotenv_is_read_and_the_environment_wins(monkeypatch, tmp_path):
         ("CONSUMERS", " order.placed , order.placed,", ("order.placed",)),
         ("LOG_LEVEL", "debug", "DEBUG"),
         ("HTTP_PORT", "0", 0),
+        ("NOTIFY_SPACING_S", "0", timedelta(0)),
+        (
+            "WEBHOOK_ALLOWED_HOSTS",
+            "Hooks.Slack.com., BÜCHER.example",
+            ("hooks.slack.com", "xn--bcher-kva.example"),
+        ),
+        ("WEBHOOK_ALLOWED_HOSTS", ",", ()),
         ("BREAKER_SHARE", "1", 1.0),
         ("IP_POLICY", "hash", IpPolicy.HASH),
         ("COMMISSION_RATE_REFRESH_S", "3600", timedelta(hours=1)),
@@ -252,6 +374,24 @@ def test_printed_settings_name_their_sources_and_hide_secrets(monkeypatch, tmp_p
     assert rows[f"{PREFIX}HTTP_PORT"]["source"] == ".env"
     assert rows[f"{PREFIX}CODE_CASE"]["source"] == "default"
     assert set(rows) == {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+
+
+def test_what_leads_to_a_channel_is_hidden(monkeypatch):
+    monkeypatch.setenv("SLACK_WEBHOOK_URL", "https://me:s3cret@hooks.slack.com/services/s3cret?s3cret#s3cret")
+    monkeypatch.setenv(f"{PREFIX}NOTIFY_URLS", "json://s3cret,tgram://s3cret")
+    for name, value in (MAIL | {"SMTP_USER": "ops", "SMTP_PASS": "s3cret"}).items():
+        monkeypatch.setenv(name, value)
+    rows = described()
+    assert "s3cret" not in f"{rows} {load_settings()!r}"
+    assert rows[f"{PREFIX}SLACK_WEBHOOK_URL"]["value"] == "https://hooks.slack.com/•••"
+    assert rows[f"{PREFIX}NOTIFY_URLS"]["value"] == "•••"
+
+
+def test_a_wrong_webhook_is_not_quoted(monkeypatch):
+    monkeypatch.setenv("SLACK_WEBHOOK_URL", "hooks.slack.com/s3cret")
+    with pytest.raises(InvalidSetting, match=r"^SLACK_WEBHOOK_URL: takes an http") as caught:
+        load_settings()
+    assert "s3cret" not in str(caught.value)
 
 
 def test_an_address_of_a_service_is_printed_without_its_secrets(monkeypatch):

@@ -1,4 +1,4 @@
-"""Who may ask: the bearer of the admin token, or, where none is set, programs on this machine."""
+"""Who may ask: the bearer of the admin token, a page that was opened with it, or, where none is set, this machine."""
 
 from __future__ import annotations
 
@@ -15,16 +15,26 @@ from litestar.handlers.base import BaseRouteHandler
 from litestar.routes import BaseRoute, HTTPRoute
 from litestar.types.internal_types import PathParameterDefinition
 
+from counterfoil.api.sessions import CSRF_HEADER, Sessions
 from counterfoil.errors import InvalidSetting, RequestError
 from counterfoil.settings import Settings
 
 PUBLIC = "public"
-"""`opt={PUBLIC: True}` on a route handler: it needs no token."""
+"""`opt={PUBLIC: True}` on a route handler: it needs no token, and its callers are counted (`RateLimit`)."""
+
+UNGUARDED = "unguarded"
+"""`opt={UNGUARDED: True}` on a route handler: it needs no token: the way in, and what pages are made of."""
+
+PAGE = "page"
+"""`opt={PAGE: True}` on a route handler: a page; a session may read it, and its own handler refuses who has none."""
 
 FORMS = "forms"
 """`opt={FORMS: True}` on a route handler: its body need not be JSON."""
 
 _AUTHORISED = "counterfoil_authorised"
+_REFUSAL = "counterfoil_refusal"
+
+_SAFE = ("GET", "HEAD")
 
 # The two guards below are coroutines because Litestar gives plain functions to a thread.
 
@@ -55,37 +65,49 @@ class Gate:
     def __init__(self, settings: Settings, routes: Iterable[BaseRoute] = ()) -> None:
         token = settings.admin_token
         self._token = None if token is None else _digest(token.get_secret_value().encode())
-        self._public = marked_routes(routes, PUBLIC)
+        self._sessions = Sessions(settings)
+        routes = list(routes)
+        self._pages = marked_routes(routes, PAGE)
+        self._open = [*marked_routes(routes, PUBLIC), *marked_routes(routes, UNGUARDED), *self._pages]
 
     def refusal(self, scope: Mapping[str, Any]) -> RequestError | None:
         """Why this request may not pass; None when it may."""
         refusal = self._lack_of_authority(scope)
         scope["state"][_AUTHORISED] = refusal is None
-        return None if self._is_public(scope) else refusal
+        scope["state"][_REFUSAL] = refusal
+        return None if _is_among(self._open, scope) else refusal
 
     def _lack_of_authority(self, scope: Mapping[str, Any]) -> RequestError | None:
         if self._token is None:
-            return _cross_site(dict(scope["headers"]))
-        return None if self._holds_token(scope) else unauthorised()
+            return _cross_site(scope["method"], dict(scope["headers"]))
+        return None if self._holds_token(scope) else self._lack_of_session(scope)
+
+    def _lack_of_session(self, scope: Mapping[str, Any]) -> RequestError | None:
+        """A cookie alone opens pages to read; all else it opens to our own pages, which must show that they are."""
+        session = self._sessions.of(scope["headers"])
+        if session is None:
+            return unauthorised()
+        headers = dict(scope["headers"])
+        if scope["method"] in _SAFE:
+            allowed = _is_among(self._pages, scope) or is_same_origin(headers)
+            return None if allowed else unauthorised()
+        shown, wanted = headers.get(CSRF_HEADER.encode(), b""), self._sessions.csrf_token(session).encode()
+        if is_same_origin(headers) and hmac.compare_digest(shown, wanted):
+            return None
+        return RequestError(403, "with a cookie only our own pages may change something; load the page anew")
 
     def _holds_token(self, scope: Mapping[str, Any]) -> bool:
         given = [value for name, value in scope["headers"] if name == b"authorization"]
         scheme, _, token = (given[0] if len(given) == 1 else b"").partition(b" ")
         return hmac.compare_digest(_digest(token.strip()), self._token or b"") and scheme.lower() == b"bearer"
 
-    def _is_public(self, scope: Mapping[str, Any]) -> bool:
-        return any(
-            scope["method"] in methods and pattern.fullmatch(scope["path"])
-            for pattern, methods in self._public
-        )
-
 
 async def require_authority(
     connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler
 ) -> None:
-    """The second look, after routing: only a handler marked public serves a request without authority."""
-    if not is_authorised(connection.scope) and not handler.opt.get(PUBLIC):
-        raise unauthorised()
+    """The second look, after routing: only a handler that is marked for it serves a request without authority."""
+    if not is_authorised(connection.scope) and not handler.opt.get(PUBLIC) and not handler.opt.get(UNGUARDED):
+        raise connection.scope["state"].get(_REFUSAL) or unauthorised()
 
 
 async def require_json(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
@@ -136,15 +158,47 @@ def _marked_methods(route: BaseRoute, mark: str) -> frozenset[str]:
     )
 
 
-def _cross_site(headers: Mapping[bytes, bytes]) -> RequestError | None:
+def is_same_origin(headers: Mapping[bytes, bytes]) -> bool:
+    """Whether a browser says that a page of ours sends this; a page cannot write these headers itself."""
+    site = headers.get(b"sec-fetch-site")
+    if site is not None:
+        return site == b"same-origin"
+    sender = headers.get(b"origin") or headers.get(b"referer") or b""
+    host = headers.get(b"host", b"").lower()
+    return bool(host) and _network_location(sender) == host.decode("latin-1")
+
+
+def is_navigation(method: str, headers: Mapping[bytes, bytes]) -> bool:
+    """Whether a browser opens this as a page of its own, as for a link that somebody follows."""
+    kind = headers.get(b"sec-fetch-mode"), headers.get(b"sec-fetch-dest")
+    return method in _SAFE and kind == (b"navigate", b"document")
+
+
+def _is_among(marked: Iterable[tuple[re.Pattern[str], frozenset[str]]], scope: Mapping[str, Any]) -> bool:
+    return any(scope["method"] in methods and pattern.fullmatch(scope["path"]) for pattern, methods in marked)
+
+
+def _cross_site(method: str, headers: Mapping[bytes, bytes]) -> RequestError | None:
     """Keep out a browser's pages: those whose name points here (DNS rebinding), and those of other sites."""
     host = headers.get(b"host", b"").decode("latin-1")
     if not is_loopback(_host_name(host)):
         return RequestError(403, "without an admin token only requests to a loopback name are served")
     origin = headers.get(b"origin")
     if origin is not None and origin.decode("latin-1").lower() != f"http://{host}".lower():
-        return RequestError(403, "without an admin token no other web site's requests are served")
-    return None
+        return _other_site()
+    is_foreign = headers.get(b"sec-fetch-site") in {b"cross-site", b"same-site"}
+    return _other_site() if is_foreign and not is_navigation(method, headers) else None
+
+
+def _other_site() -> RequestError:
+    return RequestError(403, "without an admin token no other web site's requests are served")
+
+
+def _network_location(address: bytes) -> str:
+    try:
+        return urlsplit(address.decode("latin-1")).netloc.lower()
+    except ValueError:
+        return ""
 
 
 def _host_name(host: str) -> str:

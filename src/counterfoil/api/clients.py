@@ -53,6 +53,14 @@ class Clients:
         hops = [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for"]
         return client_address(peer[0] if peer else "", hops, self._trusted)
 
+    def is_https(self, scope: Mapping[str, Any]) -> bool:
+        """Whether the browser spoke https: to us, or to a trusted proxy, which says so in X-Forwarded-Proto."""
+        peer = read_address((scope.get("client") or ("",))[0])
+        if scope.get("scheme") == "https" or peer is None or not any(peer in one for one in self._trusted):
+            return scope.get("scheme") == "https"
+        said = [value for name, value in scope["headers"] if name == b"x-forwarded-proto"]
+        return bool(said) and said[-1].rpartition(b",")[2].strip().lower() == b"https"
+
 
 def client_address(peer: str, forwarded: Iterable[str], trusted: Sequence[Network]) -> Address | None:
     """The peer, or where it is a trusted proxy the right-most address of X-Forwarded-For that is none.

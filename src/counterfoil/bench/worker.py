@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from dotenv import dotenv_values
 
@@ -25,6 +26,8 @@ LOOK_EVERY_S = 0.02
 JOINS_WITHIN_S = 90.0
 STANDS_STILL_S = 60.0
 DRAINS_WITHIN_S = 20.0
+
+NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
 
 FILES = ("KAFKA_SSL_CAFILE", "KAFKA_SSL_CERTFILE", "KAFKA_SSL_KEYFILE")
 
@@ -49,16 +52,23 @@ class _Look:
 
 
 @contextlib.asynccontextmanager
-async def worker(
-    ground: Ground, schema: str, topic: str, group: str, *, event: str = "order.placed"
+async def worker(  # noqa: PLR0913 - where, what, and how
+    ground: Ground,
+    schema: str,
+    topic: str,
+    group: str,
+    *,
+    event: str = "order.placed",
+    roles: str = "ingest",
+    settings: Mapping[str, str] = NO_SETTINGS,
 ) -> AsyncIterator[ServerProcess]:
     """A worker that reads one topic into one schema; asked to end, and killed when it does not."""
     log = ground.folder / f"{group}.log"
     child = ServerProcess(
-        [sys.executable, "-m", "counterfoil", "run", "--only", "ingest"],
+        [sys.executable, "-m", "counterfoil", "run", "--only", roles],
         log=log,
         death_signal=signal.SIGKILL,
-        environment=_environment(ground, schema, group) | _consuming(event, topic),
+        environment=_environment(ground, schema, group) | _consuming(event, topic) | dict(settings),
     )
     try:
         yield child
@@ -73,10 +83,18 @@ async def worker(
 
 
 async def measure(  # noqa: PLR0913 - where, what, and how much
-    ground: Ground, schema: str, topic: str, group: str, records: int, *, event: str = "order.placed"
+    ground: Ground,
+    schema: str,
+    topic: str,
+    group: str,
+    records: int,
+    *,
+    event: str = "order.placed",
+    roles: str = "ingest",
+    settings: Mapping[str, str] = NO_SETTINGS,
 ) -> WorkerRun:
     """Let a fresh worker read a preloaded topic to its end."""
-    async with worker(ground, schema, topic, group, event=event) as child:
+    async with worker(ground, schema, topic, group, event=event, roles=roles, settings=settings) as child:
         first, last = await _first_and_last(ground, child, group, records)
         took = last.at - first.at
         counted = last.accounted - first.accounted

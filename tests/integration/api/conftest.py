@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any
 
@@ -48,9 +49,20 @@ class KeptPublisher:
 Serve = Callable[..., Awaitable[Client]]
 
 
+class Impatient:
+    """asyncio with short sleeps: uvicorn's of 0.1 s, two at each end, are most of these tests' time."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(asyncio, name)
+
+    async def sleep(self, delay: float) -> None:
+        await asyncio.sleep(delay / 20)
+
+
 @pytest.fixture
-async def serve() -> AsyncIterator[Serve]:
+async def serve(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Serve]:
     """Start the server: `client = await serve(pool=pool, token="s3cret")`; stopped at the end."""
+    monkeypatch.setattr("uvicorn.server.asyncio", Impatient())
     servers: list[HttpServer] = []
 
     async def start(
