@@ -106,7 +106,6 @@ def _what_is_watched(settings: Settings, roles: Collection[str]) -> str:
 def _announce(settings: Settings, port: int, watched: str) -> None:
     """Say what is watched, and with embedded parts tell a person what to do next; otherwise the log has the address."""
     if watched:
-        print(watched, flush=True)
         log.info("watching", what=watched)
     if not settings.embedded:
         return
@@ -122,6 +121,7 @@ def _announce(settings: Settings, port: int, watched: str) -> None:
   3. publish them once more    the counts stay as they are: every fact counts once
   4. have it proved            {counterfoil} verify
 
+  pages    {address}/ops
   health   {address}/readyz
   metrics  {address}/metrics
 """,
