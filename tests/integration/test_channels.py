@@ -253,7 +253,7 @@ def trusting(authority: trustme.CA) -> ssl.SSLContext:
     return tls
 
 
-def named(port: int, tls: ssl.SSLContext, *, told_port: int = 587, **server) -> MailChannel:
+def named(port: int, tls: ssl.SSLContext | None, *, told_port: int = 587, **server) -> MailChannel:
     """Mail by `mail.example`, which is at a port of this machine."""
     place = [Endpoint("127.0.0.1", port)]
     known = MailServer("mail.example", told_port, connect=lambda: connected_socket(place), tls=tls, **server)
@@ -309,6 +309,13 @@ async def test_a_certificate_of_another_name_gets_neither_mail_nor_password(auth
         channel = named(sink.port, trusting(authority), told_port=told_port, user="ops", password="s3cret")
         with pytest.raises(TryLater, match="could not be reached"):
             await channel.send(a_message())
+    assert (sink.mails, sink.passwords_seen) == ([], [])
+
+
+async def test_a_certificate_that_nobody_vouches_for_gets_neither_mail_nor_password(authority):
+    async with mail_sink(starttls=serving(authority, "mail.example")) as sink:
+        with pytest.raises(TryLater, match="could not be reached"):
+            await named(sink.port, None, user="ops", password="s3cret").send(a_message())
     assert (sink.mails, sink.passwords_seen) == ([], [])
 
 

@@ -446,7 +446,7 @@ async def test_what_is_lowest_is_listed_first_with_how_many_there_are(shared_db)
 
 
 async def test_every_channel_that_was_told_is_noted_whatever_comes_at_once(db, database_url):
-    await record(db, *(a_change(f"s{n}", new_stock=3) for n in range(8)))
+    await record(db, *(a_change(f"s{n}", new_stock=3) for n in range(150)))
     before = await stored_products(db)
     ids = [row["alert_id"] for row in await db.fetch("SELECT alert_id FROM alerts ORDER BY 1")]
     channels = ["webhook", "email", "slack-1", "mail-2"]
@@ -455,14 +455,12 @@ async def test_every_channel_that_was_told_is_noted_whatever_comes_at_once(db, d
         async def note(connection: asyncpg.Connection, channel: str) -> None:
             for start in range(4):
                 async with connection.transaction():
-                    own = ids[start:] + ids[:start]
-                    await connection.execute(
-                        "SELECT note_told($1, $2)", [*own[:: (-1) ** len(channel)], "unknown"], channel
-                    )
+                    own = (ids[start:] + ids[:start])[:: (-1) ** channels.index(channel)]
+                    await connection.execute("SELECT note_told($1, $2)", [*own, "unknown"], channel)
 
         await asyncio.gather(*map(note, several, channels))
     rows = await db.fetch(f"SELECT metadata FROM inventory_events WHERE {LOG}")
-    assert len(rows) == 8
+    assert len(rows) == 150
     for row in rows:
         noted = json.loads(row["metadata"])
         assert (noted["alertSent"], noted["notifiers"], noted["kind"]) == (True, sorted(channels), "low")

@@ -285,6 +285,14 @@ def test_no_value_is_a_tag(alert):
     assert tags_of(message_of([alert]).html).tags == tags_of(message_of([harmless]).html).tags
 
 
+@given(st.lists(alerts, min_size=2, max_size=30))
+def test_no_value_is_a_tag_in_a_digest(many):
+    page = tags_of(message_of(many).html)
+    shown = min(len(many), MOST_LINES)
+    assert [tag for tag, _ in page.tags].count("li") == shown
+    assert len(page.tags) == len(tags_of(message_of([an_alert()] * len(many)).html).tags)
+
+
 @given(st.lists(alerts, min_size=1, max_size=3))
 def test_no_value_adds_a_header_to_a_mail(many):
     message = message_of(many)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import math
@@ -23,7 +24,7 @@ from counterfoil.api.rate_limit import Windows
 from counterfoil.api.sessions import Sessions, session_cookie
 from counterfoil.console.overview import Looking, Part
 from counterfoil.console.rates import Rates, sample_forever
-from counterfoil.console.rendering import render
+from counterfoil.console.rendering import prepare, render
 from counterfoil.console.static import static_file
 from counterfoil.errors import InvalidSetting
 from counterfoil.notifications.channels import Channel, channels_of
@@ -75,6 +76,7 @@ class Console:
 
     async def sample_forever(self, pool: asyncpg.Pool) -> None:
         """Watch how fast records are taken in, until cancelled."""
+        await asyncio.to_thread(prepare)
         await sample_forever(pool, self.settings.consumer_group, self.rates)
 
     def page(self, request: AnyRequest, template: str, status: int = 200, **values: Any) -> Response[str]:

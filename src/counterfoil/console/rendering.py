@@ -12,7 +12,7 @@ import msgspec
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from counterfoil.api.writing import amount_text, time_text
-from counterfoil.console.static import static_address
+from counterfoil.console.static import files, load, static_address
 from counterfoil.ingest.dead_letter_routes import text_of
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -28,6 +28,14 @@ _UNITS = (("d", timedelta(days=1)), ("h", timedelta(hours=1)), ("min", timedelta
 def render(template: str, values: Mapping[str, Any]) -> str:
     """A template of this room as HTML."""
     return _environment.get_template(template).render(values)
+
+
+def prepare() -> None:
+    """Read all that the first page would have to; for a thread, since it takes a while."""
+    for name in _environment.list_templates():
+        _environment.get_template(name)
+    for path in files().values():
+        load(path)
 
 
 def visible(value: object) -> str:

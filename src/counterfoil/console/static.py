@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import hashlib
 from dataclasses import dataclass
@@ -34,7 +35,6 @@ class File:
     """A file as it is sent; its version is of its content."""
 
     content: bytes
-    packed: bytes
     version: str
     media_type: str
 
@@ -56,7 +56,7 @@ async def static_file(name: FromPath[str], request: Request[Any, Any, Any]) -> R
         return Response(b"", status_code=304, headers=headers, media_type=file.media_type)
     if "gzip" in request.headers.get("accept-encoding", ""):
         headers["Content-Encoding"] = "gzip"
-        return Response(file.packed, headers=headers, media_type=file.media_type)
+        return Response(await asyncio.to_thread(packed, path), headers=headers, media_type=file.media_type)
     return Response(file.content, headers=headers, media_type=file.media_type)
 
 
@@ -73,7 +73,13 @@ def files() -> dict[str, Path]:
 
 @cache
 def load(path: Path) -> File:
-    """A file, read and packed once."""
+    """A file, read once."""
     content = path.read_bytes()
     version = hashlib.sha256(content).hexdigest()[:16]
-    return File(content, gzip.compress(content, mtime=0), version, MEDIA_TYPES[path.suffix])
+    return File(content, version, MEDIA_TYPES[path.suffix])
+
+
+@cache
+def packed(path: Path) -> bytes:
+    """A file's content under gzip, packed once."""
+    return gzip.compress(load(path).content, mtime=0)

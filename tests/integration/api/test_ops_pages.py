@@ -429,6 +429,12 @@ async def test_dead_letters_are_listed_newest_first_with_what_was_sent(opened: S
     assert text["resolvedAt"] is None
 
 
+async def test_a_value_that_ends_within_a_character_is_no_text(opened: Served, db) -> None:
+    await park(db, b'{"a": "\xc3')
+    [letter] = (await opened.client.get(LETTERS)).json
+    assert (letter["value"], base64.b64decode(letter["valueBase64"])) == (None, b'{"a": "\xc3')
+
+
 async def test_dead_letters_are_filtered_and_linked(opened: Served, db) -> None:
     ids = [
         await park(db, b"{", offset=offset, kind="not_json" if offset % 2 else "empty") for offset in range(6)

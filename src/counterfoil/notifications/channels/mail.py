@@ -162,9 +162,8 @@ def mail_of_message(message: Message, envelope: Envelope, now: datetime) -> Emai
     local, _, domain = envelope.sender.rpartition("@")
     mail["From"] = Address(envelope.name, local, domain)
     mail["To"] = ", ".join(envelope.recipients)
-    mail["Subject"] = message.title.replace(
-        "=?", "= ?"
-    )  # else a name could be an encoded word, and hide others
+    # or a name could be an encoded word, which is read as something else
+    mail["Subject"] = message.title.replace("=?", "= ?")
     mail["Date"] = format_datetime(now)
     mail["Message-ID"] = f"<{message.message_id}@{domain}>"
     mail["Auto-Submitted"] = "auto-generated"
