@@ -8,7 +8,7 @@ COPY . .
 # Only wheels are installed: no compiler is needed here, and none can slip in.
 RUN python -m pip wheel --no-deps --wheel-dir /wheels . \
  && python -m venv /opt/counterfoil \
- && /opt/counterfoil/bin/pip install --only-binary=:all: /wheels/*.whl
+ && /opt/counterfoil/bin/pip install --only-binary=:all: "$(echo /wheels/*.whl)[notify]"
 
 FROM python:3.13-slim
 LABEL org.opencontainers.image.title="counterfoil" \
