@@ -290,9 +290,11 @@ BEGIN
         AND CASE t.field WHEN 'name' THEN e.name IS NOT NULL WHEN 'threshold' THEN e.threshold IS NOT NULL
                          WHEN 'unit_price' THEN e.unit_price IS NOT NULL ELSE e.supplier IS NOT NULL END)
     UNION ALL
-    SELECT w.sku, w.field, coalesce((latest_detail(w.sku, w.field)).value,
+    SELECT w.sku, w.field, coalesce((latest_detail(w.sku, w.field)).value, c.sums -> 'details' ->> w.field,
                                     CASE w.field WHEN 'name' THEN w.sku WHEN 'threshold' THEN default_threshold()::text END)
-    FROM (SELECT DISTINCT sku, field, value FROM unnest(withdrawn)) AS w JOIN inventory_products AS p ON p.sku = w.sku
+    FROM (SELECT DISTINCT sku, field, value FROM unnest(withdrawn)) AS w
+    JOIN inventory_products AS p ON p.sku = w.sku
+    LEFT JOIN ledger_closings AS c ON c.ledger = 'inventory_events' AND c.key = w.sku
     WHERE w.value = CASE w.field WHEN 'name' THEN p.name WHEN 'threshold' THEN p.threshold::text
                                  WHEN 'unit_price' THEN p.unit_price::text ELSE p.supplier END
   ), of_product AS (
@@ -550,8 +552,8 @@ END $$;
 INSERT INTO partitioned_ledgers
 VALUES ('inventory_events', 'fold_inventory_inserted', 'count_inventory_changed', 'count_inventory_deleted', 'recount_inventory_truncated');
 
--- Closes the months that end before a day: of each product the stock that their changes came to is kept, and its last absolute's
--- place; their partitions are dropped.
+-- Closes the months that end before a day: of each product the stock that their changes came to is kept, its last absolute's place
+-- and the latest details; their partitions are dropped.
 CREATE FUNCTION close_inventory_partitions(before date) RETURNS SETOF text LANGUAGE plpgsql STRICT SECURITY DEFINER
 SET search_path FROM CURRENT SET lock_timeout = '3s' AS $$
 DECLARE
@@ -577,13 +579,26 @@ BEGIN
   SELECT 'inventory_events', m.sku, jsonb_strip_nulls(jsonb_build_object(
            'stock', coalesce(max(a.new_stock), 0) + coalesce(sum(m.quantity_delta) FILTER (
              WHERE m.new_stock IS NULL AND (a.sku IS NULL OR (m.occurred_at, m.event_id) > (a.occurred_at, a.event_id))), 0),
-           'counted_from', max(a.occurred_at), 'counted_from_event', max(a.event_id), 'last_restocked', max(m.restocked_at))), bound
+           'counted_from', max(a.occurred_at), 'counted_from_event', max(a.event_id), 'last_restocked', max(m.restocked_at),
+           'details', nullif(coalesce((array_agg(c.sums -> 'details'))[1], '{}') || coalesce((array_agg(t.details))[1], '{}'), '{}')
+         )), bound
   FROM (SELECT * FROM stock_moves WHERE occurred_at < bound) AS m
   LEFT JOIN (
     SELECT DISTINCT ON (sku) sku, occurred_at, event_id, new_stock
     FROM stock_moves WHERE new_stock IS NOT NULL AND occurred_at < bound
     ORDER BY sku, occurred_at DESC, event_id DESC
   ) AS a ON a.sku = m.sku
+  LEFT JOIN (
+    SELECT sku, jsonb_object_agg(field, value) AS details
+    FROM (
+      SELECT DISTINCT ON (d.sku, d.field) d.sku, d.field, d.value
+      FROM inventory_events AS e, LATERAL details_of(e) AS d
+      WHERE e.occurred_at < bound
+      ORDER BY d.sku, d.field, d.occurred_at DESC, d.event_id DESC
+    ) AS latest
+    GROUP BY sku
+  ) AS t ON t.sku = m.sku
+  LEFT JOIN ledger_closings AS c ON c.ledger = 'inventory_events' AND c.key = m.sku
   GROUP BY m.sku
   ON CONFLICT (ledger, key, day) DO UPDATE
   SET sums = excluded.sums, closed_before = excluded.closed_before, closed_at = now();

@@ -176,7 +176,9 @@ async def test_nothing_is_lost_behind_a_tripped_breaker_once_it_is_switched_off(
     await stream.create(partitions=2)
     ids = order_ids(600)
     # two of three: of half of them the breaker may see less than half, as the partitions happen to be read
-    await stream.publish(*(m for order in orders(ids) for m in (a_malformed_order(), order, a_malformed_order())))
+    await stream.publish(
+        *(m for order in orders(ids) for m in (a_malformed_order(), order, a_malformed_order()))
+    )
     worker = await start_worker(stream.kafka, ready_within=None)
     await is_unready_for(worker, "breaker")
     assert await worker.terminate() == 0

@@ -58,7 +58,10 @@ async def never(request: web.Request) -> web.StreamResponse:
 
 async def rate(on: Ground, topic: str, name: str, webhook: str) -> float:
     """Changes a second of a worker that also relays and notifies, where there is a webhook to notify."""
-    settings = {"COUNTERFOIL_TOPIC_LOW_STOCK": f"{on.name}.{name}.low", "COUNTERFOIL_SLACK_WEBHOOK_URL": webhook}
+    settings = {
+        "COUNTERFOIL_TOPIC_LOW_STOCK": f"{on.name}.{name}.low",
+        "COUNTERFOIL_SLACK_WEBHOOK_URL": webhook,
+    }
     async with on.schema() as schema:
         run = await measure(
             on,

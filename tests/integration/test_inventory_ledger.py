@@ -692,6 +692,25 @@ async def test_what_comes_after_a_closing_counts_on_from_it(shared_db, some_mont
     assert await drift(shared_db) == []
 
 
+async def test_details_of_closed_months_stand_again_where_later_ones_are_taken_back(shared_db):
+    old = LAST_MONTH + timedelta(days=1)
+    await shared_db.execute(
+        "INSERT INTO inventory_events (event_id, occurred_at, sku, new_stock, name, threshold) "
+        "VALUES ('old', $1, 's1', 5, 'Old name', 7), ('new', $2, 's1', 6, 'New name', NULL)",
+        old,
+        NOW,
+    )
+    for before in (THIS_MONTH, THIS_MONTH):  # a second closing has nothing to take what was kept from
+        await close_before(shared_db, before)
+    assert await details(shared_db) == ("New name", 7)
+    await shared_db.execute("DELETE FROM inventory_events WHERE event_id = 'new'")
+    assert await details(shared_db) == ("Old name", 7)
+
+
+async def details(db):
+    return tuple(await db.fetchrow("SELECT name, threshold FROM inventory_products WHERE sku = 's1'"))
+
+
 async def test_a_product_opened_after_a_closing_is_opened_where_it_ends(shared_db, some_months):
     await close_before(shared_db, THIS_MONTH)
     await shared_db.execute("INSERT INTO inventory_products (sku, name, stock) VALUES ('s9', 's9', 5)")

@@ -8,7 +8,7 @@ keys of late are remembered and asked for; where doubles are many the merge is t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any, TypeAlias
@@ -42,7 +42,6 @@ class LedgerTable:
     whether it stands against one of the same key. `insert` and `replace` answer the keys that they changed, `find_new`
     those that either would change; `replace` is None where the first that came stands. `encode` is there where rows are
     so many that asyncpg's encoding is too dear. `keep_refused` keeps what does not stand, where money hangs on it.
-    `hold` holds what rows are counted in before a merge, whose statements would each do so in turn.
     """
 
     table: str
@@ -54,7 +53,6 @@ class LedgerTable:
     replace: str | None
     encode: EncodeRows | None = None
     keep_refused: str | None = None
-    hold: Callable[[Connection, Sequence[Row]], Awaitable[None]] | None = None
 
 
 class Ledger:
@@ -152,8 +150,6 @@ class Ledger:
         """Add what is not there, and let the smaller content stand where something is."""
         unchanged: set[Key] = set()
         count = len(rows)
-        if self.table.hold is not None:
-            await self.table.hold(connection, rows)
         if self._replaying:  # most of it is there, and one look is cheaper than two refusals
             unchanged = await self._unchanged(connection, rows)
             fresh = len(unchanged) < count
