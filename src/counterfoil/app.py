@@ -23,13 +23,14 @@ from counterfoil.console.pages import CONSOLE_ROUTES, Console
 from counterfoil.coupons.routes import adjust_affiliate_coupon, list_affiliate_coupons
 from counterfoil.database.migrate import available, migrate, migration_status
 from counterfoil.database.pool import UNREACHABLE, create_pool, database_address, migrator_address, one_line
+from counterfoil.database.sampling import sample_forever
 from counterfoil.database.watch import watch_database
 from counterfoil.errors import DependencyUnreachable, HaltingFailure, TransientFailure
 from counterfoil.ingest.dead_letter_routes import DEAD_LETTER_ROUTES, KnownRoutes
 from counterfoil.ingest.failures import classify
 from counterfoil.ingest.road import Road
-from counterfoil.inventory import sampling as stock_sampling
 from counterfoil.inventory.routes import INVENTORY_ROUTES
+from counterfoil.inventory.sampling import sample_products
 from counterfoil.notifications.channels import channels_of
 from counterfoil.notifications.delivery import Timing
 from counterfoil.notifications.notifier import Notifier
@@ -42,8 +43,8 @@ from counterfoil.routing import notify_routes, routes, routes_by_topic
 from counterfoil.settings import ROLES, Settings, masked_address
 from counterfoil.telemetry.health import Health, Phase
 from counterfoil.telemetry.metrics import Metrics
-from counterfoil.vouchers import sampling
 from counterfoil.vouchers.routes import VOUCHER_ROUTES
+from counterfoil.vouchers.sampling import sample_conversion, sample_scans
 
 log = structlog.get_logger("counterfoil")
 
@@ -63,6 +64,8 @@ HTTP_ROUTES = (
 
 REPORTED_TOPICS = reported_topics(HTTP_ROUTES)
 """What HTTP publishes to, by default names."""
+
+SAMPLES = (sample_scans, sample_conversion, sample_products)
 
 RETRY_S = 2.0
 POOL_SIZE = 8
@@ -130,8 +133,7 @@ class Worker:
         if "schedule" in self.roles:
             for work in (
                 scheduling.run_forever(pool, self.settings),
-                sampling.run_forever(pool, self.metrics),
-                stock_sampling.run_forever(pool, self.metrics),
+                sample_forever(pool, self.metrics, SAMPLES),
             ):
                 tasks.append(asyncio.create_task(work))
                 tasks[-1].add_done_callback(self._ended)

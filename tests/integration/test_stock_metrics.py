@@ -7,8 +7,9 @@ import asyncio
 import asyncpg
 from structlog.testing import capture_logs
 
-from counterfoil.inventory import sampling
-from counterfoil.inventory.sampling import run_forever, sample_products
+from counterfoil.database import sampling
+from counterfoil.database.sampling import sample_forever
+from counterfoil.inventory.sampling import sample_products
 from counterfoil.telemetry.metrics import Metrics
 from support.waiting import eventually
 
@@ -32,7 +33,7 @@ async def test_a_failure_leaves_the_gauges_and_the_next_look_sets_them(db, datab
     await db.execute("ALTER TABLE inventory_products RENAME TO elsewhere")
     async with asyncpg.create_pool(database_url, min_size=0, max_size=1) as pool:
         with capture_logs() as logged:
-            sampled = asyncio.create_task(run_forever(pool, metrics))
+            sampled = asyncio.create_task(sample_forever(pool, metrics, [sample_products]))
             await eventually(lambda: logged)
             assert (logged[0]["event"], metrics.value("products")) == ("sampling_failed", 0)
             await db.execute("ALTER TABLE elsewhere RENAME TO inventory_products")
