@@ -39,7 +39,7 @@ setup: $(VENV)/.developer ## Install counterfoil and the developers' tools into 
 
 .PHONY: test
 test: $(VENV)/.developer ## Run the tests, without the slow ones
-	@$(BIN)/python -m pytest -m "not slow" -n $(PROCESSES) --dist loadgroup
+	@$(BIN)/python -m pytest -m "not slow" -n $(PROCESSES)
 
 .PHONY: faults
 faults: $(VENV)/.developer ## Run the slow tests: kills, pauses and outages, many times over

@@ -41,6 +41,14 @@ SHARED: pytest.StashKey[SharedKafka] = pytest.StashKey()
 SHARED_KAFKA = "shared_kafka"
 """What a test process is told under this name by the one that hands out the tests."""
 
+WHOLE_FILES = (
+    "tests/e2e/test_bench.py",
+    "tests/e2e/test_console_browser.py",
+    "tests/e2e/test_ledger_bench.py",
+    "tests/packaging/test_wheel.py",
+)
+"""Each has something dear that all its tests look at: they go to one process together, and first of all."""
+
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[RAN_ON] = {}
@@ -72,6 +80,19 @@ def pytest_xdist_setupnodes(config: pytest.Config) -> None:
 def pytest_configure_node(node: Any) -> None:
     """Tell a test process where to ask for Apache Kafka."""
     node.workerinput[SHARED_KAFKA] = node.config.stash[SHARED].place
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Hand out WHOLE_FILES, then test after test; pytest-xdist's own groups do nothing with pytest 9.2."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return file if file in WHOLE_FILES else nodeid
+
+    return Scheduling(config, log)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -17,8 +17,6 @@ import pytest
 
 from support.servers import Server
 
-pytestmark = pytest.mark.xdist_group("bench")  # one run, looked at by all
-
 ENDS_WITHIN_S = 240
 
 

@@ -11,8 +11,6 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.xdist_group("ledger_bench")  # one run, looked at by all
-
 ENDS_WITHIN_S = 240
 HOT = {"clicks": "hot_pixel", "scans": "hot_voucher"}
 
