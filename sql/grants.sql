@@ -118,6 +118,7 @@ GRANT EXECUTE ON FUNCTION
   close_scan_partitions(date),
   close_inventory_partitions(date),
   hold_products(text[]),
+  take_products(text[]),
   recount_products(text[]),
   hold_vouchers(text[]),
   recount_vouchers(text[]),

@@ -62,9 +62,9 @@ CREATE TABLE inventory_events (
   CONSTRAINT sku_not_blank CHECK (sku <> ''),
   CONSTRAINT event_type_is_a_word CHECK (event_type ~ '^[a-z][a-z0-9_]{0,49}$'),
   CONSTRAINT stock_or_delta CHECK (new_stock IS NOT NULL OR quantity_delta IS NOT NULL),
-  CONSTRAINT old_stock_is_a_count CHECK (old_stock BETWEEN -9007199254740991 AND 9007199254740991),
-  CONSTRAINT new_stock_is_a_count CHECK (new_stock BETWEEN -9007199254740991 AND 9007199254740991),
-  CONSTRAINT quantity_delta_is_a_count CHECK (quantity_delta BETWEEN -9007199254740991 AND 9007199254740991),
+  CONSTRAINT old_stock_is_a_count CHECK (event_type = 'low_stock' OR old_stock BETWEEN -9007199254740991 AND 9007199254740991),
+  CONSTRAINT new_stock_is_a_count CHECK (event_type = 'low_stock' OR new_stock BETWEEN -9007199254740991 AND 9007199254740991),
+  CONSTRAINT quantity_delta_is_a_count CHECK (event_type = 'low_stock' OR quantity_delta BETWEEN -9007199254740991 AND 9007199254740991),
   CONSTRAINT name_not_blank CHECK (name <> ''),
   CONSTRAINT threshold_not_negative CHECK (threshold >= 0),
   CONSTRAINT unit_price_not_negative CHECK (unit_price >= 0 AND unit_price < 1e14),
@@ -147,6 +147,14 @@ END $$;
 
 COMMENT ON FUNCTION hold_products IS 'to be called before the facts of several ledgers are written in one transaction';
 
+CREATE OR REPLACE FUNCTION refuse_older_snapshot() RETURNS void LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+BEGIN
+  IF current_setting('transaction_isolation') IN ('repeatable read', 'serializable') THEN
+    RAISE feature_not_supported USING
+      MESSAGE = 'facts of vouchers and of stock are written in READ COMMITTED: a snapshot that is older than their locks misses what met them';
+  END IF;
+END $$;
+
 CREATE FUNCTION refuse_closed_stock(occurred_at timestamptz) RETURNS void LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
   closed timestamptz := (SELECT closed_before FROM ledger_bounds WHERE ledger = 'inventory_events');
@@ -196,55 +204,95 @@ DECLARE
 BEGIN
   IF cardinality(skus) > 0 AND noted <> '*' THEN
     PERFORM set_config('counterfoil.recounted_products',
-      CASE WHEN cardinality(skus) > 100 OR length(noted) > 10000 THEN '*'
-           WHEN noted = '' THEN to_jsonb(skus)::text
-           ELSE (noted::jsonb || to_jsonb(skus))::text END, true);
+      CASE WHEN cardinality(skus) > 20000 OR length(noted) > 1000000 THEN '*'
+           ELSE (coalesce(nullif(noted, ''), '{}')::jsonb || (SELECT jsonb_object_agg(sku, 1) FROM unnest(skus) AS t(sku) WHERE sku IS NOT NULL))::text
+      END, true);
   END IF;
 END $$;
 
 CREATE FUNCTION find_recounted(skus text[]) RETURNS text[] LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
   noted text := coalesce(current_setting('counterfoil.recounted_products', true), '');
+  known jsonb;
 BEGIN
-  RETURN CASE noted WHEN '' THEN '{}' WHEN '*' THEN skus
-              ELSE ARRAY(SELECT sku FROM unnest(skus) AS t(sku) WHERE noted::jsonb ? sku) END;
+  IF noted = '' THEN
+    RETURN '{}';
+  ELSIF noted = '*' THEN
+    RETURN skus;
+  END IF;
+  known := noted::jsonb;
+  RETURN ARRAY(SELECT sku FROM unnest(skus) AS t(sku) WHERE known ? sku);
 END $$;
 
--- Sets products to what their ledger says; NULL are all of them. One by one an index leads to their rows, of many all are read.
-CREATE FUNCTION recount_products(skus text[]) RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT
-SET plan_cache_mode = force_custom_plan SET jit = off AS $$
-DECLARE
-  one text;
+-- Sets products, which the caller holds, to what was counted of them.
+CREATE FUNCTION set_counted(counted inventory_products_counted[]) RETURNS void LANGUAGE sql SET search_path FROM CURRENT
+SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+  UPDATE inventory_products AS p
+  SET stock = c.stock, last_restocked = c.last_restocked, counted_from = c.counted_from, counted_from_event = c.counted_from_event,
+      previous_stock = CASE WHEN p.stock = c.stock THEN p.previous_stock ELSE p.stock END, updated_at = now()
+  FROM unnest(counted) AS c
+  WHERE p.sku = c.sku
+    AND (p.stock, p.last_restocked, p.counted_from, p.counted_from_event)
+        IS DISTINCT FROM (c.stock, c.last_restocked, c.counted_from, c.counted_from_event)
+$$;
+
+-- What inventory_products_counted says of some products, each found by the index.
+CREATE FUNCTION count_products(skus text[]) RETURNS inventory_products_counted[] LANGUAGE sql STABLE SET search_path FROM CURRENT
+SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+  SELECT array_agg(ROW(t.sku, coalesce(a.new_stock, 0) + coalesce(d.delta, 0), d.restocked_at,
+                       coalesce(a.occurred_at, '-infinity'), coalesce(a.event_id, ''))::inventory_products_counted)
+  FROM (SELECT DISTINCT sku COLLATE "C" AS sku FROM unnest(skus) AS u(sku) WHERE sku IS NOT NULL) AS t
+  LEFT JOIN LATERAL (
+    SELECT m.occurred_at, m.event_id, m.new_stock FROM stock_moves AS m
+    WHERE m.sku = t.sku AND m.new_stock IS NOT NULL
+    ORDER BY m.occurred_at DESC, m.event_id DESC LIMIT 1
+  ) AS a ON true
+  LEFT JOIN LATERAL (
+    SELECT sum(m.quantity_delta) FILTER (WHERE m.new_stock IS NULL AND (
+             a.event_id IS NULL OR (m.occurred_at, m.event_id) > (a.occurred_at, a.event_id))) AS delta,
+           max(m.restocked_at) AS restocked_at
+    FROM stock_moves AS m WHERE m.sku = t.sku
+  ) AS d ON true
+$$;
+
+-- The same of very many: the ledger is read once.
+CREATE FUNCTION count_products_together(skus text[]) RETURNS inventory_products_counted[] LANGUAGE sql STABLE
+SET search_path FROM CURRENT
+SET jit = off SET enable_seqscan = on SET enable_bitmapscan = on SET enable_hashjoin = on SET enable_mergejoin = on AS $$
+  SELECT array_agg(ROW(t.sku, coalesce(c.stock, 0), c.last_restocked, coalesce(c.counted_from, '-infinity'),
+                       coalesce(c.counted_from_event, ''))::inventory_products_counted)
+  FROM (SELECT DISTINCT sku COLLATE "C" AS sku FROM unnest(skus) AS u(sku) WHERE sku IS NOT NULL) AS t
+  LEFT JOIN inventory_products_counted AS c ON c.sku = t.sku
+$$;
+
+-- Sets products to what their ledger says; NULL are all of them. The ledger is read as a whole for a good part of all products
+-- only, since it only grows.
+CREATE FUNCTION recount_products(skus text[]) RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
   IF skus IS NULL THEN
     skus := (SELECT array_agg(sku ORDER BY sku) FROM inventory_products);
   END IF;
   PERFORM hold_products(skus);
   PERFORM note_recounted(skus);
-
-  IF cardinality(skus) > 500 THEN
-    UPDATE inventory_products AS p
-    SET stock = coalesce(c.stock, 0), last_restocked = c.last_restocked, counted_from = coalesce(c.counted_from, '-infinity'),
-        counted_from_event = coalesce(c.counted_from_event, ''), updated_at = now(),
-        previous_stock = CASE WHEN p.stock = coalesce(c.stock, 0) THEN p.previous_stock ELSE p.stock END
-    FROM unnest(skus) AS t(sku)
-    LEFT JOIN inventory_products_counted AS c ON c.sku = t.sku
-    WHERE p.sku = t.sku
-      AND (p.stock, p.last_restocked, p.counted_from, p.counted_from_event)
-          IS DISTINCT FROM (coalesce(c.stock, 0), c.last_restocked, coalesce(c.counted_from, '-infinity'),
-                            coalesce(c.counted_from_event, ''));
-    RETURN;
+  IF cardinality(skus) > 500 AND 5 * cardinality(skus) > (SELECT count(*) FROM inventory_products) THEN
+    PERFORM set_counted(count_products_together(skus));
+  ELSE
+    PERFORM set_counted(count_products(skus));
   END IF;
+END $$;
 
-  FOR one IN SELECT DISTINCT sku COLLATE "C" FROM unnest(skus) AS t(sku) WHERE sku IS NOT NULL ORDER BY 1 LOOP
-    UPDATE inventory_products AS p
-    SET stock = coalesce(c.stock, 0), last_restocked = c.last_restocked, counted_from = coalesce(c.counted_from, '-infinity'),
-        counted_from_event = coalesce(c.counted_from_event, ''), updated_at = now(),
-        previous_stock = CASE WHEN p.stock = coalesce(c.stock, 0) THEN p.previous_stock ELSE p.stock END
-    FROM (SELECT one AS sku) AS t
-    LEFT JOIN (SELECT * FROM inventory_products_counted WHERE sku = one) AS c ON true
-    WHERE p.sku = t.sku;
-  END LOOP;
+-- Hold products before their changes are written, as hold_products does. One that was deleted and is made once more has what the
+-- ledger knows of it.
+CREATE FUNCTION take_products(skus text[]) RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+DECLARE
+  missing text[] := ARRAY(SELECT sku FROM unnest(skus) AS t(sku)
+                          WHERE NOT EXISTS (SELECT FROM inventory_products AS p WHERE p.sku = t.sku));
+BEGIN
+  PERFORM hold_products(skus);
+  IF missing <> '{}' THEN
+    PERFORM recount_products(array_agg(sku)) FROM unnest(missing) AS t(sku)
+    WHERE EXISTS (SELECT FROM stock_moves AS m WHERE m.sku = t.sku) HAVING count(*) > 0;
+  END IF;
 END $$;
 
 
@@ -580,8 +628,7 @@ BEGIN
            'stock', coalesce(max(a.new_stock), 0) + coalesce(sum(m.quantity_delta) FILTER (
              WHERE m.new_stock IS NULL AND (a.sku IS NULL OR (m.occurred_at, m.event_id) > (a.occurred_at, a.event_id))), 0),
            'counted_from', max(a.occurred_at), 'counted_from_event', max(a.event_id), 'last_restocked', max(m.restocked_at),
-           'details', nullif(coalesce((array_agg(c.sums -> 'details'))[1], '{}') || coalesce((array_agg(t.details))[1], '{}'), '{}')
-         )), bound
+           'details', nullif(coalesce(c.sums -> 'details', '{}') || coalesce(t.details, '{}'), '{}'))), bound
   FROM (SELECT * FROM stock_moves WHERE occurred_at < bound) AS m
   LEFT JOIN (
     SELECT DISTINCT ON (sku) sku, occurred_at, event_id, new_stock
@@ -599,7 +646,7 @@ BEGIN
     GROUP BY sku
   ) AS t ON t.sku = m.sku
   LEFT JOIN ledger_closings AS c ON c.ledger = 'inventory_events' AND c.key = m.sku
-  GROUP BY m.sku
+  GROUP BY m.sku, t.details, c.sums
   ON CONFLICT (ledger, key, day) DO UPDATE
   SET sums = excluded.sums, closed_before = excluded.closed_before, closed_at = now();
 

@@ -1,7 +1,7 @@
 -- name: hold_products
 -- Make the products that are missing and hold all of these, in one order, before what is counted of them is written.
 -- $1 SKUs
-SELECT hold_products($1::text[]);
+SELECT take_products($1::text[]);
 
 -- name: insert_stock_changes
 -- Add the stock changes that are not there yet; answers the keys that were added.

@@ -893,7 +893,7 @@ async def test_every_table_view_and_function_of_inventory_is_granted_as_it_shoul
     migration = (sql_folder() / "migrations" / "0009_inventory.sql").read_text(encoding="utf-8")
     relations = re.findall(r"CREATE (?:TABLE|VIEW) (\w+)", migration)
     functions = re.findall(r"CREATE FUNCTION (\w+)\(", migration)
-    allowed = {"hold_products", "recount_products", "close_inventory_partitions"}
+    allowed = {"hold_products", "take_products", "recount_products", "close_inventory_partitions"}
     assert len(relations) >= 8
     async with connections(worker_url, 1) as (worker,):
         for relation in relations:
