@@ -309,6 +309,25 @@ async def test_a_merge_that_inserts_and_then_updates_is_counted_or_refused(share
     assert await sound(shared_db)
 
 
+async def test_a_product_that_was_deleted_comes_back_with_its_stock(shared_db):
+    await record(shared_db, a_stock_event(sku="s1", new_stock=50, quantity_delta=None))
+    await shared_db.execute("DELETE FROM inventory_products")
+    await record(shared_db, a_stock_event(sku="s1", quantity_delta=-1, timestamp=NOW + timedelta(seconds=1)))
+    assert await stock(shared_db, "s1") == 49
+    assert await drift(shared_db) == []
+
+
+async def test_the_second_statement_of_a_transaction_reads_no_more_than_its_products(shared_db):
+    """A plan that joined two sets row by row took half a minute for this."""
+    absolute = "INSERT INTO inventory_events (sku, new_stock) SELECT 's' || n, n FROM generate_series(1, 3000) AS n"
+    delta = "INSERT INTO inventory_events (sku, quantity_delta) SELECT 's' || n, 1 FROM generate_series(1, 3000) AS n"
+    async with asyncio.timeout(10), shared_db.transaction():
+        await shared_db.execute(absolute)
+        await shared_db.execute(delta)
+        await shared_db.execute(absolute)
+    assert await drift(shared_db) == []
+
+
 async def test_more_products_than_are_recounted_one_by_one_are_recounted_to_the_same(shared_db):
     """Of many all rows are read at once; the same statement on few takes the other way, with the same outcome."""
     await shared_db.execute(
