@@ -136,13 +136,28 @@ $$;
 CREATE FUNCTION is_restock(event_type text, quantity_delta bigint) RETURNS boolean LANGUAGE sql IMMUTABLE
 RETURN event_type IN ('restock', 'restocked', 'replenishment') OR (event_type = 'change' AND coalesce(quantity_delta, 0) > 0);
 
--- Make the rows of products where there are none, and hold them, in one order.
-CREATE FUNCTION hold_products(skus text[]) RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+-- Make the rows of products where there are none, and hold all of them; answers those that were made. First what is missing, then
+-- what is there, each in one order: who waits for a new row holds no old one, so nobody waits in a circle.
+CREATE FUNCTION hold_products(skus text[]) RETURNS text[] LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT
+SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+DECLARE
+  made text[];
 BEGIN
   PERFORM refuse_older_snapshot();
-  INSERT INTO inventory_products AS p (sku, name, created_at)
-  SELECT DISTINCT sku COLLATE "C", sku, NULL::timestamptz FROM unnest(skus) AS t(sku) WHERE sku IS NOT NULL ORDER BY 1
-  ON CONFLICT (sku) DO UPDATE SET updated_at = p.updated_at WHERE false;  -- locked, and not written
+  WITH inserted AS (
+    INSERT INTO inventory_products (sku, name, created_at)
+    SELECT DISTINCT sku COLLATE "C", sku, NULL::timestamptz FROM unnest(skus) AS t(sku)
+    WHERE sku IS NOT NULL AND NOT EXISTS (SELECT FROM inventory_products AS p WHERE p.sku = t.sku)
+    ORDER BY 1
+    ON CONFLICT (sku) DO NOTHING
+    RETURNING sku
+  )
+  SELECT array_agg(sku) INTO made FROM inserted;
+
+  PERFORM FROM (SELECT DISTINCT sku COLLATE "C" AS sku FROM unnest(skus) AS u(sku)) AS t
+  JOIN inventory_products AS p ON p.sku = t.sku
+  ORDER BY p.sku FOR NO KEY UPDATE OF p;
+  RETURN made;
 END $$;
 
 COMMENT ON FUNCTION hold_products IS 'to be called before the facts of several ledgers are written in one transaction';
@@ -285,12 +300,10 @@ END $$;
 -- ledger knows of it.
 CREATE FUNCTION take_products(skus text[]) RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
-  missing text[] := ARRAY(SELECT sku FROM unnest(skus) AS t(sku)
-                          WHERE NOT EXISTS (SELECT FROM inventory_products AS p WHERE p.sku = t.sku));
+  made text[] := hold_products(skus);
 BEGIN
-  PERFORM hold_products(skus);
-  IF missing <> '{}' THEN
-    PERFORM recount_products(array_agg(sku)) FROM unnest(missing) AS t(sku)
+  IF made IS NOT NULL THEN
+    PERFORM recount_products(array_agg(sku)) FROM unnest(made) AS t(sku)
     WHERE EXISTS (SELECT FROM stock_moves AS m WHERE m.sku = t.sku) HAVING count(*) > 0;
   END IF;
 END $$;

@@ -46,7 +46,7 @@ LIMIT $1;
 -- name: latest_dead_letters
 -- Parked records that wait, and those that went through of late, newest first, with the head of each value.
 -- $1 limit, $2 bytes of a value, $3 how long ago is of late
-SELECT id, topic, "partition", "offset", key, substring(value FOR $2) AS value, octet_length(value) AS bytes, error_kind, error,
+SELECT id, topic, "partition", "offset", substring(value FOR $2) AS value, octet_length(value) AS bytes, error_kind, error,
        first_seen_at, retried_at, resolved_at, resolution
 FROM dead_letters
 WHERE resolved_at IS NULL OR resolved_at > now() - $3::interval

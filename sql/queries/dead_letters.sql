@@ -23,10 +23,11 @@ ORDER BY id DESC
 LIMIT $5 OFFSET $6;
 
 -- name: list_dead_letters_with_values
--- Parked records, newest first, with the head of each value.
--- $1 topic or null, $2 kind or null, $3 since or null, $4 with resolved ones, $5 limit, $6 offset, $7 bytes of a value
-SELECT id, cluster_id, topic, "partition", "offset", key, substring(value FOR $7) AS value, octet_length(value) AS bytes,
-       headers, record_timestamp, error_kind, error, first_seen_at, retried_at, resolved_at, resolution
+-- Parked records, newest first, with the head of each key and value; headers that are longer are null.
+-- $1 topic or null, $2 kind or null, $3 since or null, $4 with resolved ones, $5 limit, $6 offset, $7 bytes of each
+SELECT id, cluster_id, topic, "partition", "offset", substring(key FOR $7) AS key, octet_length(key) AS key_bytes,
+       substring(value FOR $7) AS value, octet_length(value) AS bytes,
+       CASE WHEN octet_length(headers::text) <= $7 THEN headers END AS headers, record_timestamp, error_kind, error, first_seen_at, retried_at, resolved_at, resolution
 FROM dead_letters
 WHERE ($1::text IS NULL OR topic = $1)
   AND ($2::text IS NULL OR error_kind = $2)
@@ -41,6 +42,11 @@ LIMIT $5 OFFSET $6;
 SELECT id, cluster_id, topic, "partition", "offset", key, value, headers, record_timestamp, error_kind, error,
        first_seen_at, retried_at, resolved_at, resolution
 FROM dead_letters WHERE id = $1;
+
+-- name: is_dead_letter
+-- 1 where a record is parked under this id.
+-- $1 id
+SELECT 1 FROM dead_letters WHERE id = $1;
 
 -- name: open_dead_letter_ids
 -- The ids of unresolved parked records, oldest first, to retry one by one.

@@ -11,32 +11,27 @@ ORDER BY a.alert_id COLLATE "C", c.channel COLLATE "C"
 ON CONFLICT (alert_id, channel) DO NOTHING
 RETURNING alert_id, channel, status;
 
--- name: open_channel
--- A channel that has never spoken may.
--- $1 channel
-INSERT INTO notification_channels (channel) VALUES ($1) ON CONFLICT (channel) DO NOTHING;
-
 -- name: seconds_to_next_message
 -- How long until a channel may be told what waits for it, in seconds, negative where it may; null where nothing waits.
 -- $1 channel, $2 how long to gather what comes with the first
 SELECT extract(epoch FROM greatest(first.due + $2::interval, c.next_message_at, c.held_until) - clock_timestamp())::float8
-FROM notification_channels AS c
-CROSS JOIN LATERAL (
+FROM (
   SELECT coalesce(n.lease_until, n.next_attempt_at) AS due
   FROM notifications AS n
-  WHERE n.channel = c.channel AND n.status IN ('pending', 'sending')
+  WHERE n.channel = $1 AND n.status IN ('pending', 'sending')
   ORDER BY coalesce(n.lease_until, n.next_attempt_at)
   LIMIT 1
 ) AS first
-WHERE c.channel = $1;
+LEFT JOIN notification_channels AS c ON c.channel = $1;
 
 -- name: take_turn
 -- Be the one who speaks on a channel: no row where another does, or the channel is to be left alone for now.
+-- One without a row of its own has not spoken yet, and may.
 -- $1 channel, $2 for how long, at most
-UPDATE notification_channels
-SET next_message_at = clock_timestamp() + $2::interval
-WHERE channel = $1 AND next_message_at <= clock_timestamp() AND held_until <= clock_timestamp()
-RETURNING channel;
+INSERT INTO notification_channels AS c (channel, next_message_at) VALUES ($1, clock_timestamp() + $2::interval)
+ON CONFLICT (channel) DO UPDATE SET next_message_at = clock_timestamp() + $2::interval
+WHERE c.next_message_at <= clock_timestamp() AND c.held_until <= clock_timestamp()
+RETURNING c.channel;
 
 -- name: claim_notifications
 -- Take what is due on a channel, the oldest first: what waits, and what somebody took whose lease has passed.
@@ -54,6 +49,15 @@ SET status = 'sending', attempts = n.attempts + 1, lease_until = clock_timestamp
 FROM due
 WHERE n.channel = $1 AND n.alert_id = due.alert_id
 RETURNING n.alert_id, n.attempts, n.topic, n.subject, n.payload, n.raised_at;
+
+-- name: keep_claims
+-- Hold on to what was taken; answers what is still the caller's.
+-- $1 channel, $2 alert ids, $3 attempts as they were taken, $4 how long the lease is
+UPDATE notifications AS n
+SET lease_until = clock_timestamp() + $4::interval
+FROM unnest($2::text[], $3::integer[]) AS taken(alert_id, attempts)
+WHERE n.channel = $1 AND n.alert_id = taken.alert_id AND n.attempts = taken.attempts AND n.status = 'sending'
+RETURNING n.alert_id;
 
 -- name: mark_sent
 -- The channel has these, whoever holds them now; answers those that were not known to be sent, and how long each took.

@@ -161,7 +161,9 @@ class Worker:
 
     async def _notifying(self) -> Notifying:
         """The notifier; where this worker ingests as well, whether it is ready is not the notifier's to say."""
-        health = Health() if "ingest" in self.roles else self.health
+        health = self.health
+        if "ingest" in self.roles:
+            health = self.health.beside["notifier"] = Health()
         pool = await create_pool(self.settings, "notifier", NOTIFIER_POOL_SIZE)
         return Notifying(self.settings, pool, health, self.metrics, self.fail)
 
@@ -214,9 +216,12 @@ class Worker:
         )
         server = HttpServer(app, self.settings.http_host, self.settings.http_port)
         await server.start()
+        preparing = asyncio.create_task(self.console.prepare()) if "http" in self.roles else None
         try:
             yield server.port
         finally:
+            if preparing:
+                await asyncio.gather(preparing, return_exceptions=True)
             await server.stop()
             await publisher.stop()
 
@@ -304,6 +309,7 @@ class Notifying:
         halt: Callable[[HaltingFailure], None],
     ) -> None:
         channels = channels_of(settings)
+        names = [channel.name for channel in channels]
         self.pool = pool
         self.health = health
         self.road: Road | None = None
@@ -311,7 +317,7 @@ class Notifying:
         if channels:
             self.road = Road(
                 settings=settings,
-                routes=notify_routes(settings, [channel.name for channel in channels]),
+                routes=notify_routes(settings, lambda: names),
                 group=f"{settings.consumer_group}-notify",
                 pool=pool,
                 health=health,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 
 from counterfoil.clicks.handlers import RecordClicks
 from counterfoil.clicks.store import CLICK_COUNTS
@@ -11,6 +12,7 @@ from counterfoil.conversions.store import ATTRIBUTION_COUNTS, COMMISSION_COUNTS,
 from counterfoil.coupons.handlers import RecordCouponUsages
 from counterfoil.coupons.store import COUPON_COUNTS
 from counterfoil.database.facts import Handler
+from counterfoil.errors import InvalidEvent, InvalidSetting
 from counterfoil.events import ALERT_DECODERS, EVENT_TYPES, Rules
 from counterfoil.ingest.routes import Route
 from counterfoil.inventory.handlers import AlertRule, RecordStockChanges
@@ -56,8 +58,8 @@ def routes(settings: Settings, visitor_key: bytes) -> list[Route]:
     ]
 
 
-def notify_routes(settings: Settings, channels: Sequence[str]) -> list[Route]:
-    """What the notifier reads: alerts, to be told on the channels of these names."""
+def notify_routes(settings: Settings, channels: Callable[[], Sequence[str]]) -> list[Route]:
+    """What the notifier reads: alerts, to be told on the channels whose names are answered."""
     handler = RecordNotifications(channels, settings.alert_max_age_s)
     return [
         Route(name, settings.outgoing_topics[name], decode, [handler])
@@ -73,7 +75,14 @@ def alert_rule(settings: Settings) -> AlertRule:
 def routes_by_topic(settings: Settings, visitor_key: bytes) -> dict[str, tuple[Route, Rules]]:
     """Topic, by its name here → its event type with the rules, for who reads single records again."""
     rules = Rules.of(settings)
-    channels = [channel.name for channel in channels_of(settings)]
+
+    @cache  # asked for by the first alert: whoever retries none needs nothing of what the channels take
+    def channels() -> Sequence[str]:
+        try:
+            return [channel.name for channel in channels_of(settings)]
+        except InvalidSetting as error:
+            raise InvalidEvent("no_channel", "", str(error)) from error
+
     known = (*routes(settings, visitor_key), *notify_routes(settings, channels))
     return {route.topic: (route, rules) for route in known}
 

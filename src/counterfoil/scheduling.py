@@ -18,7 +18,7 @@ import structlog
 from counterfoil.clicks.store import CLICK_PARTITIONS
 from counterfoil.database.connection import Connection
 from counterfoil.database.partitions import keep_partitions
-from counterfoil.database.pool import one_line
+from counterfoil.database.pool import UNREACHABLE, one_line
 from counterfoil.database.queries import sql
 from counterfoil.inventory.low_stock import SCAN, take_scan
 from counterfoil.inventory.store import STOCK_PARTITIONS, set_default_threshold
@@ -113,7 +113,7 @@ async def _repeat(
         due = clock() + job.every.total_seconds()  # from the beginning of the work, however long it takes
         try:
             await job.work(pool, settings)
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except (*UNREACHABLE, asyncpg.PostgresError) as error:
             next_in_s = round(max(0.0, due - clock()), 1)
             log.warning("job_failed", job=job.name, reason=one_line(error), next_in_s=next_in_s)
         await sleep(max(0.0, due - clock()))

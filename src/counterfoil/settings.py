@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Collection, Mapping
 from datetime import timedelta
 from decimal import Decimal
 from enum import StrEnum
@@ -36,6 +37,7 @@ from pydantic_settings import (
 from counterfoil.errors import InvalidSetting
 
 PREFIX = "COUNTERFOIL_"
+DOTENV = ".env"
 
 DEFAULT_TOPICS = (
     "order.placed",
@@ -107,6 +109,13 @@ def _is_postgres_address(address: str) -> bool:
     return parts.scheme in {"postgres", "postgresql"}
 
 
+def _ends_its_password(address: str) -> bool:
+    """False where a / ? or # of an unescaped password was read as the end of the host, and its rest as what follows."""
+    parts = urlsplit(address)
+    names = [pair.partition("=")[0] for pair in parts.query.split("&")]
+    return not any("@" in part for part in (parts.path, parts.fragment, *names))
+
+
 def _is_web_address(address: str) -> bool:
     try:
         parts = urlsplit(address)
@@ -131,10 +140,11 @@ def host_name(text: str) -> str | None:
 
 
 def mail_address(text: str) -> str | None:
-    """A mail address whose host is in lower case and ASCII; None for what is none."""
+    """A mail address whose host is in lower case and ASCII; None for what is none, or could be an encoded word."""
     local, _, host = text.strip().rpartition("@")
     name = host_name(host)
-    if not _MAILBOX(local) or len(local) > 64 or name is None or not _HOST_NAME(name):
+    is_mailbox = _MAILBOX(local) and len(local) <= 64 and _ENCODED_WORD not in local
+    if not is_mailbox or name is None or not _HOST_NAME(name):
         return None
     return f"{local}@{name}"
 
@@ -151,7 +161,20 @@ _HOST_NAME = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)(\.(?!-)[a-z0-9_-]{1,63}(?<
 _MAILBOX = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*").fullmatch
 
 
+_ENCODED_WORD = "=?"
+"""How words begin that a mail's header is decoded from: anything may come out of them, line breaks too."""
+
 _SENDER = re.compile(r'"?(?P<name>[^<>"]*?)"?\s*<(?P<address>[^<>]+)>|(?P<bare>[^<>]+)').fullmatch
+
+
+def _without_service_links(given: Mapping[str, str | None]) -> dict[str, str | None]:
+    """The variables without what Kubernetes sets for a service called smtp: its SMTP_PORT is an address."""
+    has_host = any(value and name.upper() in variables_of("smtp_host") for name, value in given.items())
+    return {
+        name: value
+        for name, value in given.items()
+        if has_host or name.lower() != "smtp_port" or not (value or "").startswith("tcp://")
+    }
 
 
 def _comma_separated(value: object) -> object:
@@ -202,7 +225,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
-        env_file=".env",
+        env_file=DOTENV,
         env_file_encoding="utf-8",
         env_ignore_empty=True,
         extra="ignore",
@@ -542,7 +565,8 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Read `.env` into the environment: of two names of a setting the first wins, wherever it stands."""
         if isinstance(env_settings, EnvSettingsSource) and isinstance(dotenv_settings, EnvSettingsSource):
-            env_settings.env_vars = {**dotenv_settings.env_vars, **env_settings.env_vars}
+            given = {**dotenv_settings.env_vars, **env_settings.env_vars}
+            env_settings.env_vars = _without_service_links(given)
         return init_settings, env_settings, file_secret_settings
 
     @field_validator("log_level", "kafka_security_protocol", "kafka_sasl_mechanism", mode="before")
@@ -550,11 +574,22 @@ class Settings(BaseSettings):
     def _upper_case(cls, value: object) -> object:
         return value.upper() if isinstance(value, str) else value
 
+    @field_validator("smtp_port", "http_port", mode="before")
+    @classmethod
+    def _port(cls, value: object) -> object:
+        if isinstance(value, str) and not re.fullmatch(r"\s*[0-9]{1,5}\s*", value):
+            raise ValueError("takes the number of a port, at most 65535")
+        return value
+
     @field_validator("database_url", "migrate_database_url")
     @classmethod
     def _postgres_address(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not _is_postgres_address(value.get_secret_value()):
+        if value is None:
+            return value
+        if not _is_postgres_address(value.get_secret_value()):
             raise ValueError("takes postgres://user:password@host:port/database")
+        if not _ends_its_password(value.get_secret_value()):
+            raise ValueError("has an @ behind its host: percent-encode the password")
         return value
 
     @field_validator("consumers")
@@ -666,7 +701,8 @@ class Settings(BaseSettings):
 
 def sender(text: str) -> tuple[str, str] | None:
     """The name, or '', and the address in `Ops <ops@example.org>`; None where there is no address."""
-    parts = _SENDER(text.strip()) if text.isprintable() else None
+    is_plain = text.isprintable() and _ENCODED_WORD not in text
+    parts = _SENDER(text.strip()) if is_plain else None
     found = mail_address(parts["address"] or parts["bare"]) if parts else None
     return (parts["name"] or "", found) if parts and found else None
 
@@ -680,26 +716,43 @@ def load_settings(**overrides: Any) -> Settings:
     """Read the environment and `.env`; raises InvalidSetting with one line naming the variable and what it takes."""
     try:
         return Settings(**overrides)
+    except UnicodeDecodeError:
+        raise InvalidSetting(f"{DOTENV}: must be UTF-8") from None
     except ValidationError as error:
-        raise InvalidSetting("; ".join(_in_one_line(dict(e)) for e in error.errors())) from None
+        given = names_in_environment() | names_in_dotenv()
+        raise InvalidSetting("; ".join(_in_one_line(dict(e), given) for e in error.errors())) from None
 
 
-def _in_one_line(error: dict[str, Any]) -> str:
+def _in_one_line(error: dict[str, Any], given: Collection[str]) -> str:
     message = str(error["msg"]).removeprefix("Value error, ")
     if not error["loc"]:
         return message
     name = _setting_of(str(error["loc"][0]))
-    variable = source_of(name)
+    variable = source_of(name, given)
     field = Settings.model_fields.get(name)
     about = f" ({field.description})" if field and field.description else ""
     return f"{variable}: {message}{about}"
 
 
-def source_of(name: str) -> str:
-    """The variable that a setting is taken from: the first of its names that is set, else its own."""
+def source_of(name: str, given: Collection[str] | None = None) -> str:
+    """The variable that a setting is taken from: the first of its names that is among those given, else its own."""
     names = variables_of(name)
-    given = {key.upper() for key, value in {**dotenv_values(".env"), **os.environ}.items() if value}
+    given = names_in_environment() | names_in_dotenv() if given is None else given
     return next((variable for variable in names if variable in given), names[0])
+
+
+def names_in_environment() -> set[str]:
+    """The variables of the environment that are not empty."""
+    return _names_in(os.environ)
+
+
+def names_in_dotenv() -> set[str]:
+    """The variables of `.env` that are not empty; it is read each time."""
+    return _names_in(dotenv_values(DOTENV))
+
+
+def _names_in(variables: Mapping[str, str | None]) -> set[str]:
+    return {name.upper() for name, value in _without_service_links(variables).items() if value}
 
 
 def _setting_of(variable: str) -> str:
@@ -714,7 +767,8 @@ def _require(given: dict[str, bool]) -> None:
     missing = [name for name, is_given in given.items() if not is_given]
     if missing and len(missing) < len(given):
         other = next(name for name, is_given in given.items() if is_given)
-        raise ValueError(f"{source_of(missing[0])}: must be set when {source_of(other)} is")
+        named = names_in_environment() | names_in_dotenv()
+        raise ValueError(f"{source_of(missing[0], named)}: must be set when {source_of(other, named)} is")
 
 
 def masked_webhook(address: str) -> str:

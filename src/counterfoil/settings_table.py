@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import os
-
-from dotenv import dotenv_values
 from pydantic import SecretStr
 
-from counterfoil.settings import PREFIX, Settings, masked_address, masked_webhook, source_of
+from counterfoil.settings import (
+    PREFIX,
+    Settings,
+    masked_address,
+    masked_webhook,
+    names_in_dotenv,
+    names_in_environment,
+    source_of,
+)
 
 
 def describe_settings(settings: Settings) -> list[dict[str, str]]:
     """Each variable, its value (secrets masked), where that comes from, and what it is for."""
-    dotenv = {key.upper() for key, value in dotenv_values(".env").items() if value}
-    environment = {key.upper() for key, value in os.environ.items() if value}
+    environment, dotenv = names_in_environment(), names_in_dotenv()
     return [
         {
             "variable": f"{PREFIX}{name.upper()}",
@@ -39,7 +43,7 @@ def _masked(name: str, value: object) -> str:
 
 
 def _source(name: str, settings: Settings, environment: set[str], dotenv: set[str]) -> str:
-    variable = source_of(name)
+    variable = source_of(name, environment | dotenv)
     if variable in environment:
         return f"environment {variable}" if variable != f"{PREFIX}{name.upper()}" else "environment"
     if variable in dotenv:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import pytest
 
+from counterfoil.notifications.notifier import FINISH_WITHIN_S
 from support.servers import Broker, StartWorker
 from support.slack_sink import Answer, SlackSink, slack_sink
 from support.told import all_are, record
@@ -135,14 +136,30 @@ async def test_sigterm_waits_for_no_channel_that_hangs(
 ) -> None:
     sink.plan(Answer(hangs=True))
     await an_alert_waits(db)
-    worker = await starts(start_worker, sink, notify_lease_s=30)
+    worker = await starts(start_worker, sink, notify_lease_s=9)
     await sink.has(1)
     began = time.monotonic()
     assert await worker.terminate() == 0
-    assert time.monotonic() - began < 8
+    assert time.monotonic() - began < 8  # the attempt's own deadline, 3 s, and what else ends
     assert await all_are(db, "pending", CHANNEL)
-    await starts(start_worker, sink, notify_lease_s=30)
+    assert "no answer" in await db.fetchval("SELECT error FROM notifications")
+    await starts(start_worker, sink)
     await eventually(lambda: all_are(db, "sent", CHANNEL), deadline=15)
+
+
+async def test_sigterm_waits_for_the_answer_to_what_is_under_way(
+    db: asyncpg.Connection, sink: SlackSink, start_worker: StartWorker
+) -> None:
+    answer = asyncio.Event()
+    sink.plan(Answer(when=answer))
+    await an_alert_waits(db)
+    worker = await starts(start_worker, sink, notify_lease_s=30)
+    await sink.has(1)
+    worker.ask_to_end()
+    asyncio.get_running_loop().call_later(FINISH_WITHIN_S + 1, answer.set)
+    assert await worker.ended() == 0
+    assert await all_are(db, "sent", CHANNEL)
+    assert (len(sink.posts), await attempts(db)) == (1, [1])
 
 
 async def test_what_waits_for_a_channel_that_is_gone_is_given_up(

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import email
+import email.policy
 import logging
+import re
 import socket
 import ssl
 import subprocess
@@ -16,14 +19,23 @@ from email.utils import format_datetime
 import pytest
 import trustme
 from aiohttp import web
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from counterfoil.errors import InvalidSetting
-from counterfoil.notifications.channels import MailChannel, Refused, TryLater, WebhookChannel, channels_of
-from counterfoil.notifications.channels.mail import Envelope, MailServer
+from counterfoil.notifications.channels import (
+    Gone,
+    MailChannel,
+    Refused,
+    TryLater,
+    WebhookChannel,
+    channels_of,
+)
+from counterfoil.notifications.channels.mail import Envelope, MailServer, mail_of_message
 from counterfoil.notifications.channels.webhook import retry_after_s
 from counterfoil.notifications.guard import Endpoint, connected_socket
 from counterfoil.notifications.messages import ToldAlert, message_of
-from counterfoil.settings import Settings
+from counterfoil.settings import Settings, mail_address, sender
 from support.sinks import HANGS, mail_sink, scripted_smtp, webhook_sink
 
 LINE = "⚠️ Low Stock Alert: A (<!channel> & B) - Stock: 1 / Threshold: 10"
@@ -75,9 +87,11 @@ async def failure_of(sink, status: int, headers: dict[str, str] | None = None, t
 
 async def test_what_a_status_means():
     async with webhook_sink() as sink:
-        for status in (400, 401, 403, 404, 410, 413, 300, 304):
-            assert isinstance(await failure_of(sink, status), Refused), status
-        for status in (408, 425, 429, 500, 502, 503, 504, 599):
+        for status in (400, 403):
+            assert type(await failure_of(sink, status)) is Refused, status
+        for status in (404, 410):
+            assert isinstance(await failure_of(sink, status), Gone), status
+        for status in (300, 304, 401, 402, 405, 407, 408, 413, 425, 429, 500, 502, 503, 504, 599):
             assert isinstance(await failure_of(sink, status), TryLater), status
 
 
@@ -124,7 +138,7 @@ def test_retry_after_is_seconds_or_a_date_and_an_hour_at_most(header, seconds):
 async def test_no_redirect_is_followed():
     async with webhook_sink() as elsewhere, webhook_sink() as sink:
         for status in (301, 302, 303, 307, 308):
-            assert isinstance(await failure_of(sink, status, {"Location": elsewhere.url}), Refused)
+            assert isinstance(await failure_of(sink, status, {"Location": elsewhere.url}), TryLater)
         assert elsewhere.posted == []
 
 
@@ -282,6 +296,73 @@ async def test_a_mail_is_text_and_html():
     assert "&lt;!channel&gt; &amp; B" in page.get_content()
 
 
+def as_sent(envelope: Envelope) -> bytes:
+    return mail_of_message(a_message(), envelope, NOW).as_bytes()
+
+
+def header_names(mail: bytes) -> list[bytes]:
+    """Those of a mail that has no line which ends otherwise than by CR LF."""
+    assert re.search(rb"(?<!\r)\n|\r(?!\n)", mail) is None
+    head, _, _ = mail.partition(b"\r\n\r\n")
+    return [line.partition(b":")[0] for line in head.split(b"\r\n") if line[:1] not in b" \t"]
+
+
+HEADERS = b"From To Subject Date Message-ID Auto-Submitted MIME-Version Content-Type".split()
+
+
+async def test_a_mail_has_our_headers_and_no_others_whatever_its_sender_is_called():
+    hostile = Envelope("o@e.org", ("a@b.org",), "=?utf-8?q?x=0d=0aBcc:_evil=40x.example=0d=0a=0d=0aspoofed?=")
+    async with mail_sink() as sink:
+        await MailChannel(MailServer("127.0.0.1", sink.port), hostile, within_s=SOON_S).send(a_message())
+    assert header_names(sink.sent[0]) == HEADERS
+    assert b"spoofed" not in sink.sent[0].partition(b"\r\n\r\n")[2]
+    assert sink.mails[0]["Bcc"] is None
+
+
+_words = st.sampled_from(
+    [
+        "=?utf-8?q?",
+        "=?utf-8?b?",
+        "?=",
+        "=0d=0a",
+        "=0aBcc:",
+        "DQpCY2M6",
+        "\\",
+        "(",
+        ",",
+        ";",
+        ":",
+        "é",
+        "漢",
+        ".",
+    ]
+)
+_names = st.lists(_words | st.characters(codec="utf-8"), max_size=30).map("".join)
+_locals = st.text("=?_*!#$%&'+/^`{|}~-.0aqbQB", max_size=64)
+
+
+@settings(max_examples=150, deadline=None)
+@given(_names, _locals, _locals)
+def test_whatever_is_taken_as_an_address_makes_one_sender_and_one_recipient(name, sent_by, sent_to):
+    found, recipient = sender(f"{name} <{sent_by}@e.org>"), mail_address(f"{sent_to}@b.org")
+    assume(found or recipient)
+    name, address = found or ("", "o@e.org")
+    mail = as_sent(Envelope(address, (recipient or "a@b.org",), name))
+    assert header_names(mail) == HEADERS
+    read = email.message_from_bytes(mail, policy=email.policy.default)
+    assert [one.addr_spec for one in read["From"].addresses] == [address]
+    assert [one.addr_spec for one in read["To"].addresses] == [recipient or "a@b.org"]
+
+
+@pytest.mark.parametrize(
+    "envelope",
+    [Envelope("o@e.org", ("=?utf-8?q?a=0d=0aBcc:e?=@b.org",)), Envelope("o@e.org", ("a@b.org",), "a\r\nb")],
+)
+async def test_what_cannot_be_written_is_refused_before_anybody_is_asked(envelope):
+    with pytest.raises(Refused, match="could not be written"):
+        await MailChannel(MailServer("127.0.0.1", a_free_port()), envelope).send(a_message())
+
+
 async def test_a_line_with_a_dot_ends_no_mail():
     async with mail_sink() as sink:
         message = message_of([ToldAlert("x", "low-stock", ".", {"name": ".", "stock": 1, "threshold": 2})])
@@ -354,6 +435,16 @@ async def test_what_a_code_means(step, code, failure):
         hung_up = "|hung up" if code == "421" else ""
         with soon(), pytest.raises(failure, match=f"answered {code}$" + hung_up):
             await mailing(port).send(a_message())
+
+
+@pytest.mark.parametrize(
+    ("step", "is_gone"), [("MAIL", True), ("RCPT", True), ("DATA", False), ("END", False)]
+)
+async def test_a_server_that_refuses_who_writes_or_to_whom_refuses_every_mail(step, is_gone):
+    async with scripted_smtp(**{step: "554 no"}) as (port, _):
+        with pytest.raises(Refused) as caught:
+            await mailing(port).send(a_message())
+    assert isinstance(caught.value, Gone) is is_gone
 
 
 async def test_codes_of_several_recipients_are_for_good_when_all_are():

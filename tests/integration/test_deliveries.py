@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import json
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -20,10 +20,12 @@ from counterfoil.database.facts import Facts
 from counterfoil.errors import InvalidEvent
 from counterfoil.events import LowStock
 from counterfoil.notifications import deliveries
+from counterfoil.notifications import delivery as delivering
 from counterfoil.notifications import notifier as notifying
-from counterfoil.notifications.channels import Refused, TryLater
-from counterfoil.notifications.delivery import BACKOFF, Delivery, Timing, backoff
+from counterfoil.notifications.channels import Gone, Refused, TryLater
+from counterfoil.notifications.delivery import BACKOFF, Delivery, Timing, backoff, most_messages
 from counterfoil.notifications.intake import RecordNotifications
+from counterfoil.notifications.messages import Message, ToldAlert, message_of
 from counterfoil.notifications.notifier import Notifier
 from counterfoil.telemetry.metrics import Metrics
 from support.told import HOUR, QUICK, RememberingChannel, all_are, record, statuses
@@ -32,6 +34,20 @@ from support.waiting import eventually
 AT_ONCE = timedelta(0)
 LEASE = timedelta(seconds=30)
 DAY = timedelta(days=1)
+
+
+BROKEN = (
+    ConnectionResetError("gone"),
+    asyncpg.InternalClientError("cannot switch to state 11; another operation (2) is in progress"),
+    EOFError(),
+    RuntimeError("a bug of ours"),
+    asyncio.CancelledError(),  # though nobody cancels
+)
+"""What may come out of a statement; the second where the server ends the connection in that moment."""
+
+
+def type_name(error: BaseException) -> str:
+    return type(error).__name__
 
 
 @pytest.fixture
@@ -90,8 +106,6 @@ async def test_a_claim_waits_for_nobody_who_holds_other_rows(
 
 
 async def test_of_many_that_ask_one_has_the_turn(db: asyncpg.Connection, pool: asyncpg.Pool) -> None:
-    await deliveries.open_channel(db, "one")
-
     async def ask() -> bool:
         async with pool.acquire() as connection:
             return await deliveries.take_turn(connection, "one", timedelta(seconds=5))
@@ -102,7 +116,7 @@ async def test_of_many_that_ask_one_has_the_turn(db: asyncpg.Connection, pool: a
 
 
 async def test_a_hold_is_not_shortened_by_another(db: asyncpg.Connection) -> None:
-    await deliveries.open_channel(db, "one")
+    assert await deliveries.take_turn(db, "one", AT_ONCE)
     await record(db, "a")
     for hold in (60, 5):
         await deliveries.hold_channel(db, "one", timedelta(seconds=hold))
@@ -113,7 +127,6 @@ async def test_a_hold_is_not_shortened_by_another(db: asyncpg.Connection) -> Non
 
 
 async def test_nothing_is_due_where_nothing_waits(db: asyncpg.Connection) -> None:
-    await deliveries.open_channel(db, "one")
     await record(db, "old", age=2 * HOUR)
     await record(db, "theirs", channels=("two",))
     assert await deliveries.seconds_to_next_message(db, "one", AT_ONCE) is None
@@ -158,7 +171,7 @@ def low(alert_id: str, *, age: timedelta = AT_ONCE) -> LowStock:
 
 
 async def test_alerts_become_rows_and_those_that_were_known_are_duplicates(db: asyncpg.Connection) -> None:
-    handler = RecordNotifications(["one", "two"], HOUR)
+    handler = RecordNotifications(lambda: ["one", "two"], HOUR)
     old = low("old", age=2 * HOUR)
     facts = Facts([low("b"), old, low("a"), low("b")])
     outcome = await handler.write(db, await handler.plan(facts))
@@ -176,7 +189,7 @@ async def test_alerts_become_rows_and_those_that_were_known_are_duplicates(db: a
 
 async def test_without_a_channel_an_alert_that_is_retried_is_refused() -> None:
     with pytest.raises(InvalidEvent, match="no channel is configured"):
-        await RecordNotifications([], HOUR).plan(Facts([low("a")]))
+        await RecordNotifications(list, HOUR).plan(Facts([low("a")]))
 
 
 # The loop of a channel
@@ -327,9 +340,11 @@ async def test_retry_after_holds_the_whole_channel(db: asyncpg.Connection, pool:
     assert channel.times[1] - channel.times[0] >= 0.59
 
 
-async def test_what_a_channel_refuses_has_failed_at_once(db: asyncpg.Connection, pool: asyncpg.Pool) -> None:
+async def test_what_a_channel_takes_no_more_has_failed_at_once(
+    db: asyncpg.Connection, pool: asyncpg.Pool
+) -> None:
     metrics = Metrics()
-    channel = RememberingChannel("one", Refused("404 no_service"))
+    channel = RememberingChannel("one", Gone("404 no_service"))
     delivery = a_delivery(channel, pool, metrics=metrics)
     await record(db, "a", "b")
     with capture_logs() as logs:
@@ -344,6 +359,195 @@ async def test_what_a_channel_refuses_has_failed_at_once(db: asyncpg.Connection,
     async with looping(a_delivery(channel, pool)):
         await eventually(lambda: channel.taken)
     assert channel.told == ["c"]
+
+
+class Picky(RememberingChannel):
+    """Refuses every message that tells of one of these."""
+
+    def __init__(self, *refused: str) -> None:
+        super().__init__()
+        self._refused = set(refused)
+
+    async def send(self, message: Message) -> None:
+        if self._refused.intersection(message.alert_ids):
+            self.messages.append(message.alert_ids)
+            raise Refused("400 invalid_blocks")
+        await super().send(message)
+
+
+@pytest.mark.parametrize("bad", ["a00", "a33", "a49"])
+async def test_one_alert_that_is_refused_keeps_no_other_from_being_told(
+    db: asyncpg.Connection, pool: asyncpg.Pool, bad: str
+) -> None:
+    timing = replace(QUICK, spacing=timedelta(seconds=30), gather=AT_ONCE)
+    channel, metrics = Picky(bad), Metrics()
+    alert_ids = [f"a{n:02}" for n in range(50)]
+    await record(db, *alert_ids)
+    await a_delivery(channel, pool, timing, metrics=metrics).send_next()  # one turn, whatever the spacing
+    assert {i: s for i, s in (await statuses(db)).items() if s != "sent"} == {bad: "failed"}
+    assert sorted(channel.told) == [i for i in alert_ids if i != bad]
+    assert len(channel.messages) <= most_messages(50) == 13
+    assert (await the_row(db, bad))["error"] == "400 invalid_blocks"
+    assert metrics.value("notifications_total", {"channel": "one", "status": "failed"}) == 1
+    assert await db.fetchval("SELECT max(attempts) FROM notifications") == 1
+    wait = await deliveries.seconds_to_next_message(db, "one", AT_ONCE)
+    assert wait is None
+    await record(db, "later")
+    wait = await deliveries.seconds_to_next_message(db, "one", AT_ONCE)
+    assert wait is not None
+    assert wait > 20  # the next ordinary message keeps the spacing
+
+
+async def test_a_channel_that_refuses_everything_gets_few_messages_at_a_time(
+    db: asyncpg.Connection, pool: asyncpg.Pool
+) -> None:
+    alert_ids = [f"a{n:02}" for n in range(50)]
+    channel = Picky(*alert_ids)
+    await record(db, *alert_ids)
+    delivery = a_delivery(channel, pool, replace(QUICK, gather=AT_ONCE), wait_after=lambda _: AT_ONCE)
+    await delivery.send_next()
+    assert len(channel.messages) == most_messages(50)
+    assert set((await statuses(db)).values()) == {"failed", "pending"}
+    async with looping(delivery):
+        await eventually(lambda: all_are(db, "failed"))
+    assert channel.told == []
+
+
+async def test_where_many_are_refused_the_others_wait_for_their_turn_and_no_longer(
+    db: asyncpg.Connection, pool: asyncpg.Pool
+) -> None:
+    alert_ids = [f"a{n:03}" for n in range(100)]
+    channel = Picky(*alert_ids[5::10])
+    await record(db, *alert_ids)
+    async with looping(a_delivery(channel, pool, wait_after=lambda _: timedelta(hours=1))):
+        await eventually(lambda: no_more_wait(db))
+    assert {i for i, s in (await statuses(db)).items() if s == "failed"} == set(alert_ids[5::10])
+    assert sorted(channel.told) == [i for i in alert_ids if i not in alert_ids[5::10]]
+
+
+async def test_what_is_halved_stays_ours_however_long_each_half_takes(
+    db: asyncpg.Connection, pool: asyncpg.Pool
+) -> None:
+    now = 0.0
+
+    class Slow(Picky):
+        async def send(self, message: Message) -> None:
+            nonlocal now
+            now += 9.0  # of the 10 s of an attempt, and of the 30 s of a lease
+            await super().send(message)
+
+    channel = Slow("a5", "a6")
+    alert_ids = [f"a{n}" for n in range(8)]
+    await record(db, *alert_ids)
+    async with looping(a_delivery(channel, pool, clock=lambda: now)):
+        await eventually(lambda: no_more_wait(db))
+    assert {i for i, s in (await statuses(db)).items() if s == "failed"} == {"a5", "a6"}
+    assert sorted(channel.told) == ["a0", "a1", "a2", "a3", "a4", "a7"]
+
+
+async def no_more_wait(db: asyncpg.Connection) -> bool:
+    return not {"pending", "sending"}.intersection((await statuses(db)).values())
+
+
+async def test_a_half_that_another_has_taken_meanwhile_is_left_to_him(
+    db: asyncpg.Connection, pool: asyncpg.Pool
+) -> None:
+    class Robbed(Picky):
+        async def send(self, message: Message) -> None:
+            if len(message.alert_ids) == 4:
+                await db.execute("UPDATE notifications SET attempts = 2 WHERE alert_id IN ('b', 'c', 'd')")
+            await super().send(message)
+
+    channel = Robbed("a")
+    await record(db, "a", "b", "c", "d")
+    await a_delivery(channel, pool, replace(QUICK, gather=AT_ONCE)).send_next()
+    assert channel.messages == [("a", "b", "c", "d"), ("a",)]
+    assert await statuses(db) == {"a": "failed", "b": "sending", "c": "sending", "d": "sending"}
+
+
+async def test_a_channel_that_pauses_amid_the_halves_is_left_alone(
+    db: asyncpg.Connection, pool: asyncpg.Pool
+) -> None:
+    channel = RememberingChannel("one", Refused("400"), TryLater("429", retry_after_s=60))
+    await record(db, "a", "b", "c")
+    await a_delivery(channel, pool, replace(QUICK, gather=AT_ONCE)).send_next()
+    assert channel.messages == [("a", "b", "c"), ("a",)]
+    assert await all_are(db, "pending")
+    assert {(await the_row(db, alert_id))["error"] for alert_id in "abc"} == {"429"}
+    wait = await deliveries.seconds_to_next_message(db, "one", AT_ONCE)
+    assert wait is not None
+    assert wait > 50
+
+
+async def test_what_cannot_be_put_into_words_keeps_no_other_from_being_told(
+    db: asyncpg.Connection, pool: asyncpg.Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def composing(alerts: Sequence[ToldAlert]) -> Message:
+        if any(alert.alert_id == "c" for alert in alerts):
+            raise OverflowError("int too large")
+        return message_of(alerts)
+
+    monkeypatch.setattr(delivering, "message_of", composing)
+    channel = RememberingChannel()
+    await record(db, *"abcde")
+    await a_delivery(channel, pool, replace(QUICK, gather=AT_ONCE)).send_next()
+    assert sorted(channel.told) == ["a", "b", "d", "e"]
+    assert {i: s for i, s in (await statuses(db)).items() if s != "sent"} == {"c": "pending"}
+    assert (await the_row(db, "c"))["error"] == "OverflowError"
+
+
+@pytest.mark.parametrize("digits", [401, 5_000])
+async def test_a_number_that_nobody_can_read_keeps_no_alert_from_being_told(
+    db: asyncpg.Connection, pool: asyncpg.Pool, digits: int
+) -> None:
+    await record(db, "a", "b")
+    await db.execute(
+        "UPDATE notifications SET payload = jsonb_set(payload, '{stock}', ('1' || repeat('0', $1))::jsonb) "
+        "WHERE alert_id = 'a'",
+        digits - 1,
+    )
+    channel = RememberingChannel()
+    async with running([channel], pool):
+        await eventually(lambda: all_are(db, "sent"))
+    assert sorted(channel.told) == ["a", "b"]
+
+
+async def test_a_channel_that_gives_itself_up_is_tried_again(
+    db: asyncpg.Connection, pool: asyncpg.Pool
+) -> None:
+    channel = RememberingChannel("one", asyncio.CancelledError("a secret"))
+    await record(db, "a")
+    with capture_logs() as logs:
+        async with looping(a_delivery(channel, pool, wait_after=lambda _: AT_ONCE)):
+            await eventually(lambda: all_are(db, "sent"))
+    assert channel.messages == [("a",)] * 2
+    assert "a secret" not in str(logs)
+
+
+async def test_a_loop_that_ends_by_itself_is_reported(
+    db: asyncpg.Connection, pool: asyncpg.Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crashes: list[BaseException] = []
+    notifier = Notifier([RememberingChannel()], pool, QUICK, Metrics())
+    monkeypatch.setattr(Delivery, "run", lambda _: asyncio.sleep(0))
+    notifier.start(crashes.append)
+    await eventually(lambda: crashes)
+    assert "tell one" in str(crashes[0])
+    await notifier.stop()
+    assert len(crashes) == 1
+
+
+async def test_a_channel_whose_row_is_gone_is_told_all_the_same(
+    db: asyncpg.Connection, pool: asyncpg.Pool
+) -> None:
+    channel = RememberingChannel()
+    async with running([channel], pool):
+        await record(db, "a")
+        await eventually(lambda: all_are(db, "sent"))
+        await db.execute("TRUNCATE notification_channels")
+        await record(db, "b")
+        await eventually(lambda: all_are(db, "sent"), deadline=5)
+    assert channel.told == ["a", "b"]
 
 
 async def test_what_waits_for_too_long_is_given_up_and_the_error_stays(
@@ -415,23 +619,83 @@ async def test_a_channel_that_hangs_is_cut_off_and_holds_up_nobody(
     assert (await the_row(db, "a", "hangs"))["error"]
 
 
-async def test_stopping_waits_for_no_channel_that_hangs_and_lets_go_of_what_was_taken(
+def short_deadlines(monkeypatch: pytest.MonkeyPatch) -> Timing:
+    """An attempt takes half a second, and what is not under way is left sooner."""
+    monkeypatch.setattr(notifying, "FINISH_WITHIN_S", 0.1)
+    monkeypatch.setattr(notifying, "LET_GO_WITHIN_S", 0.1)
+    return replace(QUICK, lease=timedelta(seconds=1.5), gather=AT_ONCE)
+
+
+@asynccontextmanager
+async def stopping(
+    channel: Any, pool: asyncpg.Pool, timing: Timing, begun: Callable[[], object]
+) -> AsyncIterator[None]:
+    """Runs until this is the case, and is being stopped in the block."""
+    notifier = Notifier([channel], pool, timing, Metrics())
+    notifier.start(lambda error: pytest.fail(str(error)))
+    await eventually(begun)
+    ending = asyncio.create_task(notifier.stop())
+    yield
+    await ending
+
+
+async def test_stopping_waits_for_a_channel_that_hangs_until_its_deadline_and_no_longer(
     db: asyncpg.Connection, pool: asyncpg.Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(notifying, "FINISH_WITHIN_S", 0.2)
+    timing = short_deadlines(monkeypatch)
     channel = RememberingChannel("one", asyncio.Event())
-    notifier = Notifier([channel], pool, QUICK, Metrics())
-    notifier.start(lambda error: pytest.fail(str(error)))
     await record(db, "a")
-    await eventually(lambda: channel.messages)
-    began = time.monotonic()
-    await notifier.stop()
-    assert time.monotonic() - began < 1.5
+    async with stopping(channel, pool, timing, lambda: channel.messages):
+        began = time.monotonic()
+    assert time.monotonic() - began < 1
     assert await statuses(db) == {"a": "pending"}
+    assert (await the_row(db, "a"))["error"] == "no answer within 0.5 s"
     next_one = RememberingChannel()
     async with running([next_one], pool):  # and nobody waits for a lease, or for a turn
-        await eventually(lambda: all_are(db, "sent"), deadline=2)
+        await eventually(lambda: all_are(db, "sent"), deadline=3)
     assert next_one.told == ["a"]
+
+
+async def test_stopping_waits_for_an_answer_that_takes_longer_than_what_is_not_under_way(
+    db: asyncpg.Connection, pool: asyncpg.Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timing = short_deadlines(monkeypatch)
+    answer = asyncio.Event()
+    channel = RememberingChannel("one", answer)
+    await record(db, "a")
+    async with stopping(channel, pool, timing, lambda: channel.messages):
+        asyncio.get_running_loop().call_later(0.3, answer.set)
+    assert await statuses(db) == {"a": "sent"}
+    assert channel.taken == [("a",)]
+
+
+async def test_what_cannot_be_written_down_before_the_end_stays_taken_until_its_lease_ends(
+    db: asyncpg.Connection, pool: asyncpg.Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refusing(*_: Any) -> list[float]:
+        raise ConnectionResetError("gone")
+
+    monkeypatch.setattr(deliveries, "mark_sent", refusing)
+    channel = RememberingChannel()
+    await record(db, "a")
+    async with stopping(channel, pool, short_deadlines(monkeypatch), lambda: channel.taken):
+        pass
+    assert await statuses(db) == {"a": "sending"}
+    assert (await the_row(db, "a"))["error"] is None
+
+
+async def test_stopping_begins_no_further_half(
+    db: asyncpg.Connection, pool: asyncpg.Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timing, answer = short_deadlines(monkeypatch), asyncio.Event()
+    channel = RememberingChannel("one", Refused("400"), answer)
+    await record(db, *"abcd")
+    async with stopping(channel, pool, timing, lambda: len(channel.messages) == 2):
+        await asyncio.sleep(0)
+        answer.set()
+    assert await statuses(db) == {"a": "sent", "b": "sent", "c": "pending", "d": "pending"}
+    assert len(channel.messages) == 2
+    assert await claim(db) == ["c", "d"]  # at once
 
 
 async def test_stopping_finishes_the_message_under_way(db: asyncpg.Connection, pool: asyncpg.Pool) -> None:
@@ -449,15 +713,16 @@ async def test_stopping_finishes_the_message_under_way(db: asyncpg.Connection, p
     assert await statuses(db) == {"a": "sent", "b": "pending"}
 
 
-async def test_what_a_channel_has_taken_is_not_sent_again_because_the_database_was_away(
-    db: asyncpg.Connection, pool: asyncpg.Pool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("error", BROKEN, ids=type_name)
+async def test_what_a_channel_has_taken_is_not_sent_again_because_it_could_not_be_written_down(
+    db: asyncpg.Connection, pool: asyncpg.Pool, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     mark_sent, tried = deliveries.mark_sent, []
 
     async def refusing(*arguments: Any) -> list[float]:
         tried.append(1)
         if len(tried) < 4:
-            raise ConnectionResetError("gone")
+            raise error
         return await mark_sent(*arguments)
 
     monkeypatch.setattr(deliveries, "mark_sent", refusing)
@@ -466,6 +731,26 @@ async def test_what_a_channel_has_taken_is_not_sent_again_because_the_database_w
         await record(db, "a")
         await eventually(lambda: all_are(db, "sent"))
     assert (channel.taken, len(tried)) == ([("a",)], 4)
+
+
+@pytest.mark.parametrize("error", BROKEN[:-1], ids=type_name)
+async def test_whatever_goes_wrong_what_waits_is_looked_after(
+    db: asyncpg.Connection, pool: asyncpg.Pool, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    count, tried = deliveries.count_pending_notifications, []
+
+    async def failing(connection: Any) -> dict[str, int]:
+        tried.append(1)
+        if len(tried) == 1:
+            raise error
+        return await count(connection)
+
+    monkeypatch.setattr(deliveries, "count_pending_notifications", failing)
+    monkeypatch.setattr(notifying, "LOOK_EVERY_S", 0.01)
+    metrics = Metrics()
+    await record(db, "a", channels=("gone",))
+    async with running([], pool, metrics=metrics):
+        await eventually(lambda: metrics.value("notifications_pending", {"channel": "gone"}) == 1)
 
 
 async def test_a_connection_that_is_cut_stops_no_loop(db: asyncpg.Connection, pool: asyncpg.Pool) -> None:

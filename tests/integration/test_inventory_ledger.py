@@ -319,7 +319,9 @@ async def test_a_product_that_was_deleted_comes_back_with_its_stock(shared_db):
 
 async def test_the_second_statement_of_a_transaction_reads_no_more_than_its_products(shared_db):
     """A plan that joined two sets row by row took half a minute for this."""
-    absolute = "INSERT INTO inventory_events (sku, new_stock) SELECT 's' || n, n FROM generate_series(1, 3000) AS n"
+    absolute = (
+        "INSERT INTO inventory_events (sku, new_stock) SELECT 's' || n, n FROM generate_series(1, 3000) AS n"
+    )
     delta = "INSERT INTO inventory_events (sku, quantity_delta) SELECT 's' || n, 1 FROM generate_series(1, 3000) AS n"
     async with asyncio.timeout(10), shared_db.transaction():
         await shared_db.execute(absolute)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 
 import asyncpg
 import pytest
@@ -13,10 +14,11 @@ from counterfoil.events import OrderPlaced, Rules
 from counterfoil.ingest import dead_letters
 from counterfoil.ingest.records import Malformed, headers_from_json
 from counterfoil.ingest.retry import Retried, retry_dead_letter
-from counterfoil.routing import routes
+from counterfoil.routing import routes, routes_by_topic
 from support.builders import NOON, a_click_event, a_promotion, a_record, an_order
 from support.postgres_ledgers import a_promo_code, connections, coupon_counts, promo_counts, waits_for_a_lock
 from support.postgres_road import CLUSTER, plain_settings
+from support.told import a_notification
 
 KNOWN = {route.topic: (route, Rules.of(plain_settings())) for route in routes(plain_settings(), b"key")}
 
@@ -190,3 +192,17 @@ async def test_a_decoder_that_breaks_over_a_record_refuses_it(db, monkeypatch):
 
     retried = await retry_dead_letter(db, letter_id, {route.topic: (replace(route, decode=broken), rules)})
     assert retried.outcome == "refused"
+
+
+async def test_only_an_alert_that_is_retried_asks_for_the_channels(db, monkeypatch):
+    monkeypatch.setitem(sys.modules, "apprise", None)  # the extra is not installed
+    known = routes_by_topic(plain_settings(notify_urls="json://127.0.0.1:9"), b"key")
+    order = await parked(db, b'{"id": 1, "codes": ["A"]}')
+    assert (await retry_dead_letter(db, order, known)).outcome == "applied"
+    alert = await parked(db, a_notification("a-1").payload.encode(), offset=1, topic="low-stock", key=b"A-1")
+    refused = await retry_dead_letter(db, alert, known)
+    assert refused.outcome == "refused"
+    assert "takes the extra notify" in refused.reason
+    monkeypatch.undo()
+    assert (await retry_dead_letter(db, alert, known)).outcome == "applied"
+    assert (await db.fetchval("SELECT channel FROM notifications")).startswith("json-")

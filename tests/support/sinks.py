@@ -59,6 +59,7 @@ class MailSink:
     """The mail that an SMTP server took; `authenticated` has the user of each."""
 
     mails: list[EmailMessage] = field(default_factory=list)
+    sent: list[bytes] = field(default_factory=list)
     recipients: list[list[str]] = field(default_factory=list)
     over_tls: list[bool] = field(default_factory=list)
     users: list[str | None] = field(default_factory=list)
@@ -66,6 +67,7 @@ class MailSink:
     port: int = 0
 
     async def handle_DATA(self, _server: Any, session: Any, envelope: Any) -> str:  # noqa: N802 - aiosmtpd's name
+        self.sent.append(envelope.content)
         self.mails.append(cast("EmailMessage", email.message_from_bytes(envelope.content, policy=default)))
         self.recipients.append(envelope.rcpt_tos)
         self.over_tls.append(session.ssl is not None)

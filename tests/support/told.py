@@ -61,7 +61,7 @@ class RememberingChannel:
     `messages` are those that it was sent, `taken` those that it has taken, by their alerts' ids.
     """
 
-    def __init__(self, name: str = "one", *plan: Exception | asyncio.Event) -> None:
+    def __init__(self, name: str = "one", *plan: BaseException | asyncio.Event) -> None:
         self.name = name
         self.description = name
         self.messages: list[tuple[str, ...]] = []
@@ -80,7 +80,7 @@ class RememberingChannel:
         self.messages.append(message.alert_ids)
         self.times.append(asyncio.get_running_loop().time())
         step = self._plan.pop(0) if self._plan else None
-        if isinstance(step, Exception):
+        if isinstance(step, BaseException):
             raise step
         if step is not None:
             await step.wait()

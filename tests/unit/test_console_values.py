@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -9,9 +11,14 @@ from typing import Any
 import asyncpg
 import pytest
 
-from counterfoil.console.overview import Kept, lag_by_topic
+from counterfoil.app import Worker
+from counterfoil.console import overview, pages
+from counterfoil.console.overview import KEPT_S, Kept, lag_by_topic
+from counterfoil.console.pages import Live
 from counterfoil.console.rates import KEPT, Account, Look, Rates
 from counterfoil.console.rendering import ago, money_text, payload, rate_text, visible
+from counterfoil.settings import Settings
+from counterfoil.telemetry.health import Health
 from counterfoil.telemetry.metrics import Metrics
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -128,13 +135,87 @@ async def test_what_is_slow_is_asked_for_seldom() -> None:
     assert await value_of(kept) == 2
 
 
+async def test_a_failure_is_not_kept_for_as_long_as_an_answer() -> None:
+    question = Question(takes_s=5.0)
+    kept = question.kept()
+    question.error = ConnectionRefusedError()
+    assert await value_of(kept) is None
+    question.error = None
+    question.now += KEPT_S
+    assert await value_of(kept) == 2
+
+
+async def test_what_was_asked_for_since_is_fresh_for_all_who_wait() -> None:
+    question = Question(takes_s=1.0)
+    kept = question.kept()
+    await value_of(kept)
+    answers = await asyncio.gather(*(value_of(kept, fresh=True) for _ in range(5)))
+    assert answers[0] == 2
+    assert question.asked <= 3
+
+
+class Silent(Pool):
+    """A pool of which no connection can be had, or whose connection cannot even be given back."""
+
+    def __init__(self, *, gives: bool) -> None:
+        self._gives = gives
+
+    async def __aenter__(self) -> Pool:
+        if not self._gives:
+            await asyncio.Event().wait()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.shield(asyncio.Event().wait())
+
+
+@pytest.mark.parametrize("gives", [True, False])
+async def test_a_silent_database_is_waited_for_once_and_not_by_each_part(monkeypatch, gives: bool) -> None:
+    monkeypatch.setattr(overview, "LONGEST_S", 0.2)
+    looking = overview.Looking(Health(), Metrics(), Rates(), lambda: Silent(gives=gives))  # type: ignore[arg-type, return-value]
+    async with asyncio.timeout(0.6):
+        seen = await looking.overview()
+    parts = (seen.counters, seen.low_stock, seen.dead_letters, seen.alerts)
+    assert {part.trouble for part in parts} == {"not counted: no answer within 0.2 s"}
+
+
+async def test_all_parts_are_asked_for_anew_after_something_was_changed(monkeypatch) -> None:
+    asked: list[bool] = []
+
+    async def part(_self: object, _pool: object, *, fresh: bool = False) -> overview.Part[None]:
+        asked.append(fresh)
+        return overview.Part(None)
+
+    monkeypatch.setattr(Kept, "part", part)
+    await overview.Looking(Health(), Metrics(), Rates(), lambda: None).overview(fresh=True)
+    assert asked == [True] * 4
+
+
+async def test_a_page_is_rendered_once_for_all_who_look() -> None:
+    now, made = 0.0, []
+
+    async def make(fresh: bool) -> str:
+        made.append(fresh)
+        await asyncio.sleep(0)
+        return f"page {len(made)}"
+
+    live = Live(make, clock=lambda: now)
+    assert await asyncio.gather(*(live.text() for _ in range(20))) == ["page 1"] * 20
+    assert await live.text(fresh=True) == "page 2"
+    now += KEPT_S / 2
+    assert await live.text() == "page 2"
+    now += KEPT_S
+    assert await live.text() == "page 3"
+    assert made == [False, True, False]
+
+
 @pytest.mark.parametrize(
     ("error", "said"),
     [
         (asyncpg.UndefinedTableError("x"), "run `counterfoil migrate`"),
         (ConnectionRefusedError(), "the database cannot be reached"),
         (asyncpg.TooManyConnectionsError("x"), "the database cannot be reached"),
-        (TimeoutError(), "it takes longer"),
+        (TimeoutError(), "no answer within 2.5 s"),
     ],
 )
 async def test_what_cannot_be_had_says_why(error: Exception, said: str) -> None:
@@ -181,6 +262,11 @@ def test_what_cannot_be_seen_is_written_as_its_number(given: object, shown: str)
     assert visible(given) == shown
 
 
+def test_a_long_text_is_cut_before_it_is_written() -> None:
+    assert visible("\0" * 10, 3) == "\\u0000" * 3 + "…"
+    assert visible("abc", 3) == "abc"
+
+
 def test_a_value_is_shown_as_text_or_as_its_bytes() -> None:
     assert payload(b'{"a":\r\n "\xc3\xbc"}', 14) == '{"a":\\u000d\n "ü"}'
     assert payload(None, None) == "null"
@@ -210,3 +296,13 @@ def test_amounts_are_exact_and_rates_short() -> None:
     assert money_text(Decimal(-1204), 0) == "\u22121,204"
     assert money_text(Decimal("0.000001"), 2) == "0.000001"
     assert [rate_text(rate) for rate in (0.0, 0.25, 99.96, 1234.5)] == ["0", "0.2", "100.0", "1,234"]
+
+
+# The first page
+
+
+async def test_the_first_page_is_prepared_where_the_database_is_still_away(monkeypatch) -> None:
+    prepared = threading.Event()
+    monkeypatch.setattr(pages, "prepare", prepared.set)
+    async with Worker(Settings(_env_file=None, http_port=0))._http():
+        assert await asyncio.to_thread(prepared.wait, 5)

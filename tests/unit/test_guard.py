@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import ssl
+import threading
 from contextlib import asynccontextmanager
 
 import aiohttp
@@ -12,6 +14,7 @@ import trustme
 from aiohttp import web
 
 from counterfoil.notifications.guard import (
+    LOOK_UPS_AT_ONCE,
     Endpoint,
     Forbidden,
     Guard,
@@ -355,3 +358,32 @@ async def test_the_next_address_is_tried_where_one_takes_no_connection():
             assert made.getpeername()[1] == port
     with pytest.raises(ConnectionRefusedError):
         await connected_socket([Endpoint("127.0.0.1", free)])
+
+
+async def test_slow_names_are_looked_up_apart_and_one_too_many_is_refused_at_once(monkeypatch):
+    real, answers = socket.getaddrinfo, threading.Event()
+
+    def slow(host, *args, **kwargs):
+        if host != "slow.example":
+            return real(host, *args, **kwargs)
+        answers.wait(10)
+        raise socket.gaierror(socket.EAI_AGAIN, "try again")
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    waiting = [asyncio.create_task(look_up("slow.example", 25)) for _ in range(LOOK_UPS_AT_ONCE)]
+    await asyncio.sleep(0)
+    with pytest.raises(Forbidden):
+        await Guard().endpoints("slow.example", 25)
+    waiting[0].cancel()  # nobody waits for it, but its thread is still asking
+    await asyncio.wait({waiting[0]})
+    with pytest.raises(Forbidden):
+        await look_up("127.0.0.1", 25)
+    assert await asyncio.get_running_loop().getaddrinfo("127.0.0.1", 25)
+    answers.set()
+    with pytest.raises(OSError, match="try again"):
+        await waiting[1]
+
+
+async def test_whoever_was_answered_makes_room_for_the_next():
+    for _ in range(3 * LOOK_UPS_AT_ONCE):
+        assert await look_up("127.0.0.1", 25) == [Endpoint("127.0.0.1", 25)]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from counterfoil.notifications.channels.mail import Envelope, mail_of_message
 from counterfoil.notifications.channels.webhook import payload_of
-from counterfoil.notifications.lines import duration, plain
+from counterfoil.notifications.lines import duration, number, plain
 from counterfoil.notifications.messages import MOST_LINES, Message, ToldAlert, message_of, trial_message
 
 AT = "2025-11-06T20:00:00.000Z"
@@ -342,3 +342,16 @@ def test_the_test_message_is_no_alert():
     assert "Low Stock" not in message.text
     check_blocks(message)
     assert mail_of_message(message, ENVELOPE, NOW)["Message-ID"] == "<t-1@shop.example>"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [10**400, -(10**400), 10**5_000, float("inf"), float("nan"), True, None, "7"],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_is_no_number_or_none_that_can_be_shown_is_a_question_mark(value: object) -> None:
+    assert number(value) == "?"
+    payload = {"sku": "A", "stock": value, "threshold": value, "previous_stock": value}
+    scan = {"kind": "low-conversion", "value": value, "limit": value, "window": value, "scans": value}
+    alerts = [ToldAlert("1", "low-stock", "A", payload), ToldAlert("2", "voucher-alert", "V", scan)]
+    assert "Stock: ? / Threshold: ?" in message_of(alerts).text

@@ -99,9 +99,25 @@ WRONG = {
     "ALERT_MAX_AGE_S": ["0", "-1"],
     "SLACK_WEBHOOK_URL": ["hooks.slack.com/x", "ftp://hooks.slack.com/x", "https://", "https://a b/"],
     "SMTP_HOST": ["mail.example:25", "smtp://mail.example", "a b", "-a", "x" * 254],
-    "SMTP_PORT": ["0", "65536", "smtp", "tcp://10.0.0.1:25"],
-    "MAIL_FROM": ["ops", "Ops", "a@", "@b.org", "a b@c.org", "a@b.org\nBcc: c@d.org", "a@10.0.0.1:25"],
-    "EMAIL_TO": ["ops", "a@b.org,ops", "Ops <a@b.org>", "a@b@c.org", "ü@b.org"],
+    "SMTP_PORT": ["0", "65536", "smtp", "tcp://10.0.0.1:25", "25.0", "1_0", "٢٥"],
+    "MAIL_FROM": [
+        "ops",
+        "Ops",
+        "a@",
+        "@b.org",
+        "a b@c.org",
+        "a@b.org\nBcc: c@d.org",
+        "a@10.0.0.1:25",
+        "=?utf-8?q?x=0d=0aBcc:_e?= <a@b.org>",
+    ],
+    "EMAIL_TO": [
+        "ops",
+        "a@b.org,ops",
+        "Ops <a@b.org>",
+        "a@b@c.org",
+        "ü@b.org",
+        "=?utf-8?q?a=0d=0aBcc=3Ae?=@b.org",
+    ],
     "NOTIFY_GIVE_UP_AFTER_S": ["0", "-1", "never", "2592001"],
     "NOTIFY_SPACING_S": ["-1", "3601", "x"],
     "WEBHOOK_ALLOWED_HOSTS": ["https://hooks.slack.com", "a/b", "hooks.slack.com:443", "*.slack.com"],
@@ -252,6 +268,9 @@ def test_a_port_alone_is_no_way_to_mail(monkeypatch):
         ("a@b.org\r\nBcc: c@d.org", None),
         ("<a@b.org>", None),
         ("x" * 65 + "@a.org", None),
+        ("=?utf-8?q?a=0d=0aBcc=3A_e?=@a.org", None),
+        ("a=?@a.org", None),
+        ("a?=@a.org", "a?=@a.org"),
         ("", None),
     ],
 )
@@ -270,10 +289,68 @@ def test_a_mail_address_is_one_mailbox(text, address):
         ("Ops <ops@a.org> x", None),
         ("a@b.org, c@d.org", None),
         ("Ops\n <a@b.org>", None),
+        ("=?utf-8?q?x=0d=0aBcc:_e?= <a@b.org>", None),
+        ("Ops =? <a@b.org>", None),
+        ("Ops = ? <a@b.org>", ("Ops = ?", "a@b.org")),
     ],
 )
 def test_a_sender_has_perhaps_a_name(text, read):
     assert sender(text) == read
+
+
+def test_what_kubernetes_sets_for_a_service_called_smtp_is_no_port_of_ours(monkeypatch):
+    monkeypatch.setenv("SMTP_PORT", "tcp://10.0.0.1:25")
+    assert load_settings().smtp_port == 587
+    assert described()[f"{PREFIX}SMTP_PORT"]["source"] == "default"
+    for name, value in MAIL.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InvalidSetting, match="takes the number of a port"):
+        load_settings()
+    monkeypatch.setenv(f"{PREFIX}SMTP_PORT", "25")
+    assert load_settings().smtp_port == 25
+
+
+@pytest.mark.parametrize("name", ["SMTP_PORT", "HTTP_PORT"])
+def test_a_wrong_port_is_told_what_a_port_is(monkeypatch, name):
+    monkeypatch.setenv(f"{PREFIX}{name}", "tcp://10.0.0.1:80")
+    with pytest.raises(InvalidSetting, match="takes the number of a port, at most 65535"):
+        load_settings()
+
+
+def test_a_dotenv_that_is_not_utf8_is_one_line(tmp_path):
+    (tmp_path / ".env").write_bytes(b"COUNTERFOIL_CONSUMER_GROUP=\xff\n")
+    with pytest.raises(InvalidSetting, match=r"^\.env: must be UTF-8$"):
+        load_settings()
+
+
+def test_dotenv_is_read_once_for_all_that_is_printed(monkeypatch):
+    settings, read = load_settings(), []
+    monkeypatch.setattr("counterfoil.settings.dotenv_values", lambda path: read.append(path) or {})
+    describe_settings(settings)
+    assert read == [".env"]
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "postgres://u:12/s3cret@h/db",
+        "postgres://u:12?s3cret@h/db",
+        "postgres://u:12#s3cret@h/db",
+        "postgres://u:a@b/s3cret@h/db",
+    ],
+)
+def test_a_password_that_is_not_escaped_is_refused_and_not_printed(monkeypatch, address):
+    for name in ("DATABASE_URL", "MIGRATE_DATABASE_URL"):
+        monkeypatch.setenv(f"{PREFIX}{name}", address)
+    with pytest.raises(InvalidSetting, match="percent-encode the password") as caught:
+        load_settings()
+    assert "s3cret" not in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_an_at_sign_in_a_value_of_the_query_is_no_password(monkeypatch):
+    monkeypatch.setenv(f"{PREFIX}DATABASE_URL", "postgres://h:5432/db?user=me@cloud")
+    assert load_settings().database_url is not None
 
 
 def test_dotenv_is_read_and_the_environment_wins(monkeypatch, tmp_path):

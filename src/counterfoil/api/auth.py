@@ -35,6 +35,7 @@ _AUTHORISED = "counterfoil_authorised"
 _REFUSAL = "counterfoil_refusal"
 
 _SAFE = ("GET", "HEAD")
+_FOREIGN_SITES = (b"cross-site", b"same-site")
 
 # The two guards below are coroutines because Litestar gives plain functions to a thread.
 
@@ -168,6 +169,14 @@ def is_same_origin(headers: Mapping[bytes, bytes]) -> bool:
     return bool(host) and _network_location(sender) == host.decode("latin-1")
 
 
+def is_cross_site(headers: Mapping[bytes, bytes]) -> bool:
+    """Whether a browser says that a page of somebody else sends this; what is no browser says nothing."""
+    site = headers.get(b"sec-fetch-site")
+    if site is not None:
+        return site in _FOREIGN_SITES
+    return b"origin" in headers and not is_same_origin(headers)
+
+
 def is_navigation(method: str, headers: Mapping[bytes, bytes]) -> bool:
     """Whether a browser opens this as a page of its own, as for a link that somebody follows."""
     kind = headers.get(b"sec-fetch-mode"), headers.get(b"sec-fetch-dest")
@@ -175,7 +184,8 @@ def is_navigation(method: str, headers: Mapping[bytes, bytes]) -> bool:
 
 
 def _is_among(marked: Iterable[tuple[re.Pattern[str], frozenset[str]]], scope: Mapping[str, Any]) -> bool:
-    return any(scope["method"] in methods and pattern.fullmatch(scope["path"]) for pattern, methods in marked)
+    path = scope["path"].rstrip("/")  # as routing does
+    return any(scope["method"] in methods and pattern.fullmatch(path) for pattern, methods in marked)
 
 
 def _cross_site(method: str, headers: Mapping[bytes, bytes]) -> RequestError | None:
@@ -186,7 +196,7 @@ def _cross_site(method: str, headers: Mapping[bytes, bytes]) -> RequestError | N
     origin = headers.get(b"origin")
     if origin is not None and origin.decode("latin-1").lower() != f"http://{host}".lower():
         return _other_site()
-    is_foreign = headers.get(b"sec-fetch-site") in {b"cross-site", b"same-site"}
+    is_foreign = headers.get(b"sec-fetch-site") in _FOREIGN_SITES
     return _other_site() if is_foreign and not is_navigation(method, headers) else None
 
 

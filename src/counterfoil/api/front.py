@@ -46,6 +46,8 @@ class Front:
         if answer is not None:
             await _send(send, answer)
             return
+        if scope["method"] == "HEAD":  # the server below leaves out the body, by the scope that it has kept
+            scope = {**scope, "method": "GET"}
         exchange = _Exchange(scope, receive, send, (ANY_ORIGIN,) if self._cross_origin.opens(scope) else ())
         permission = self._cross_origin.preflight(scope)
         if permission is not None:

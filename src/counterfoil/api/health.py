@@ -79,9 +79,15 @@ class Probes:
 
     def _as_json(self, well: bool, said: str) -> Answer:
         health = self._health
-        checks = {name: {"ok": check.ok, "detail": check.detail} for name, check in health.checks.items()}
-        body = msgspec.json.encode({"status": said, "phase": health.phase, "checks": checks})
+        beside = {name: {"checks": _checks(other)} for name, other in health.beside.items()}
+        body = msgspec.json.encode(
+            {"status": said, "phase": health.phase, "checks": _checks(health), **beside}
+        )
         return _answer(200 if well else 503, JSON, body)
+
+
+def _checks(health: Health) -> dict[str, object]:
+    return {name: {"ok": check.ok, "detail": check.detail} for name, check in health.checks.items()}
 
 
 def _answer(status: int, content_type: str, body: bytes) -> Answer:

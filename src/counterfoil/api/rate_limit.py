@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Any
 
@@ -48,6 +48,24 @@ class Windows:
         if len(self._windows) > self._remembered:
             self._windows.popitem(last=False)
         return 0.0 if allowed else began_at + MINUTE_S - now
+
+
+class LatestMinute:
+    """Counts what is done in any minute, wherever it begins; for few, since it remembers the time of each."""
+
+    def __init__(self, limit: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._latest: deque[float] = deque(maxlen=limit)
+
+    def wait_s(self) -> float:
+        """Count one: 0 when it may be done, else the seconds until it may."""
+        now = self._clock()
+        is_full = len(self._latest) == self._latest.maxlen
+        wait_s = self._latest[0] + MINUTE_S - now if is_full else 0.0
+        if wait_s > 0:
+            return wait_s
+        self._latest.append(now)
+        return 0.0
 
 
 class RateLimit:

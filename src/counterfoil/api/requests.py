@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar, cast
@@ -46,6 +47,7 @@ Reason = Annotated[str, msgspec.Meta(max_length=1_024, pattern=r"^[^\x00-\x08\x0
 
 Body = TypeVar("Body")
 Row = TypeVar("Row")
+Result = TypeVar("Result")
 
 
 def read_body(body: bytes, kind: type[Body]) -> Body:
@@ -112,6 +114,33 @@ async def connection_of(pool: asyncpg.Pool) -> AsyncIterator[asyncpg.Connection]
     """A connection of the pool; raises TimeoutError, which answers 503, when none is free in time."""
     async with pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection:
         yield cast("asyncpg.Connection", connection)
+
+
+async def within(seconds: float, work: Coroutine[Any, Any, Result]) -> Result:
+    """What the work results in; raises TimeoutError when that takes longer.
+
+    It is cancelled then, and nobody waits for it to end: on a connection that has fallen silent that takes a while.
+    """
+    task = asyncio.ensure_future(work)
+    _under_way.add(task)
+    task.add_done_callback(_forget)
+    try:
+        await asyncio.wait({task}, timeout=seconds)
+        if not task.done():
+            raise TimeoutError
+        return task.result()
+    finally:
+        task.cancel()
+
+
+_under_way: set[asyncio.Future[Any]] = set()
+"""The loop alone would not keep them."""
+
+
+def _forget(task: asyncio.Future[Any]) -> None:
+    _under_way.discard(task)
+    if not task.cancelled():
+        task.exception()  # or it would be logged as one that nobody has seen
 
 
 def page(request: Request[Any, Any, Any], rows: Sequence[Row], listing: Listing) -> Response[list[Row]]:

@@ -15,7 +15,9 @@ LASTS_S = 12 * 60 * 60
 
 CSRF_HEADER = "x-csrf-token"
 
-_PURPOSE = b"counterfoil: a session of the pages, 1"
+_SESSION = b"counterfoil: a session of the pages, 2"
+_PAGE = b"counterfoil: what a page of a session sends along, 2"
+"""What each key is for: nothing that one seals passes for what the other does."""
 
 
 class Sessions:
@@ -23,13 +25,15 @@ class Sessions:
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
         token = settings.admin_token
-        self._key = None if token is None else _mac(token.get_secret_value().encode(), _PURPOSE)
+        secret = None if token is None else token.get_secret_value().encode()
+        self._session_key = None if secret is None else _mac(secret, _SESSION)
+        self._page_key = b"" if secret is None else _mac(secret, _PAGE)
         self._clock = clock
 
     @property
     def needed(self) -> bool:
         """False where no token is set: this machine is open."""
-        return self._key is not None
+        return self._session_key is not None
 
     def begin(self) -> str:
         """A session as its cookie's value, for who has shown the token."""
@@ -42,17 +46,17 @@ class Sessions:
 
     def csrf_token(self, session: str) -> str:
         """What a page of this session sends along with whatever changes something."""
-        return self._seal(f"csrf {session}")
+        return _mac(self._page_key, session.encode()).hex()
 
     def _stands(self, session: str) -> bool:
         claims, _, seal = session.rpartition(".")
         until = claims.partition(".")[0]
-        if self._key is None or not hmac.compare_digest(seal.encode(), self._seal(claims).encode()):
+        if self._session_key is None or not hmac.compare_digest(seal.encode(), self._seal(claims).encode()):
             return False
-        return int(until) > self._clock()  # a number, since the seal is ours
+        return until.isascii() and until.isdigit() and int(until) > self._clock()
 
     def _seal(self, text: str) -> str:
-        return _mac(self._key or b"", text.encode()).hex()
+        return _mac(self._session_key or b"", text.encode()).hex()
 
 
 def _cookies(headers: Iterable[tuple[bytes, bytes]]) -> list[str]:

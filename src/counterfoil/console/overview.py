@@ -9,12 +9,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import asyncpg
 
 from counterfoil.api.problems import is_away
-from counterfoil.api.requests import connection_of
+from counterfoil.api.requests import within
 from counterfoil.console.rates import Rates
 from counterfoil.database.connection import Connection
 from counterfoil.database.queries import sql
@@ -29,7 +29,8 @@ KEPT_S = 1.5
 SHARE = 20
 """A part that took a second is asked for every 20: looking never takes more than a twentieth of a connection."""
 
-LONGEST_S = 5.0
+LONGEST_S = 2.5
+"""How long a part is waited for, the connection included."""
 
 LOW_SHOWN = 20
 LETTERS_SHOWN = 20
@@ -136,37 +137,45 @@ class Kept(Generic[T]):
         self._clock = clock
         self._asking = asyncio.Lock()
         self._part: Part[T] | None = None
+        self._began_at = 0.0
         self._good_until = 0.0
 
     async def part(self, pool: asyncpg.Pool | None, *, fresh: bool = False) -> Part[T]:
-        """The answer, at most so old as it is worth; `fresh` after something was changed."""
+        """The answer, at most so old as it is worth; `fresh` after something was changed.
+
+        A failure costs little to ask for again, and is over at any time: it is kept no longer than needed.
+        """
+        came = self._clock()
         async with self._asking:
-            began = self._clock()
-            if self._part is None or fresh or began >= self._good_until:
+            if self._part is None or not self._is_good(came, fresh=fresh):
+                self._began_at = self._clock()
                 self._part = await self._asked(pool)
                 ended = self._clock()
-                self._good_until = ended + max(KEPT_S, SHARE * (ended - began))
+                took = ended - self._began_at if self._part.value is not None else 0.0
+                self._good_until = ended + max(KEPT_S, SHARE * took)
             return self._part
+
+    def _is_good(self, came: float, *, fresh: bool) -> bool:
+        """Whether what is kept will do for who came then; what was asked for since is fresh."""
+        return self._began_at > came if fresh else self._clock() < self._good_until
 
     async def _asked(self, pool: asyncpg.Pool | None) -> Part[T]:
         if pool is None:
             return Part(None, "the database cannot be reached")
         try:
-            async with connection_of(pool) as connection:
-                return await self._answered(connection)
+            return Part(await within(LONGEST_S, self._answer(pool)))
+        except TimeoutError:
+            return Part(None, f"not counted: no answer within {LONGEST_S:g} s")
+        except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError):
+            return Part(None, "the schema is behind; run `counterfoil migrate`")
         except Exception as error:
             if not is_away(error):
                 raise
             return Part(None, "the database cannot be reached")
 
-    async def _answered(self, connection: Connection) -> Part[T]:
-        try:
-            async with asyncio.timeout(LONGEST_S):
-                return Part(await self._ask(connection))
-        except TimeoutError:
-            return Part(None, f"not counted: it takes longer than {LONGEST_S:g} s")
-        except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError):
-            return Part(None, "the schema is behind; run `counterfoil migrate`")
+    async def _answer(self, pool: asyncpg.Pool) -> T:
+        async with pool.acquire(timeout=LONGEST_S) as connection:
+            return await self._ask(cast("Connection", connection))
 
 
 class Looking:
@@ -187,15 +196,21 @@ class Looking:
     async def overview(self, *, fresh: bool = False) -> Overview:
         """Everything as it is now, or as good as; what cannot be had says why."""
         pool = self._pool()
+        counters, low_stock, dead_letters, alerts = await asyncio.gather(
+            self._counters.part(pool, fresh=fresh),
+            self._low_stock.part(pool, fresh=fresh),
+            self._dead_letters.part(pool, fresh=fresh),
+            self._alerts.part(pool, fresh=fresh),
+        )
         return Overview(
             taken_at=datetime.now(UTC),
             health=self._health,
             topics=self._topics(),
             rates=self._rates.series(),
-            counters=await self._counters.part(pool),
-            low_stock=await self._low_stock.part(pool, fresh=fresh),
-            dead_letters=await self._dead_letters.part(pool, fresh=fresh),
-            alerts=await self._alerts.part(pool),
+            counters=counters,
+            low_stock=low_stock,
+            dead_letters=dead_letters,
+            alerts=alerts,
         )
 
     def _topics(self) -> list[Topic]:

@@ -6,7 +6,8 @@ import asyncio
 import hashlib
 import hmac
 import math
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 from urllib.parse import parse_qs
@@ -17,12 +18,12 @@ from litestar import Request, Response, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromQuery, RawBody
 
-from counterfoil.api.auth import FORMS, PAGE, UNGUARDED, is_navigation
+from counterfoil.api.auth import FORMS, PAGE, UNGUARDED, is_cross_site, is_navigation
 from counterfoil.api.clients import Clients, same_client
 from counterfoil.api.problems import handle_error, refusal_of
 from counterfoil.api.rate_limit import Windows
 from counterfoil.api.sessions import Sessions, session_cookie
-from counterfoil.console.overview import Looking, Part
+from counterfoil.console.overview import KEPT_S, Looking, Part
 from counterfoil.console.rates import Rates, sample_forever
 from counterfoil.console.rendering import prepare, render
 from counterfoil.console.static import static_file
@@ -36,7 +37,7 @@ from counterfoil.telemetry.metrics import Metrics
 log = structlog.get_logger("counterfoil.console")
 
 TRIES_A_MINUTE = 10
-"""How often one client may try to log in."""
+"""How often one client may try to log in with what is not the token."""
 
 SAFEGUARDS = {
     "Cache-Control": "no-store",
@@ -55,6 +56,29 @@ SAFEGUARDS = {
 AnyRequest = Request[Any, Any, Any]
 
 
+class Live:
+    """A piece of a page that is rendered for all who look at once."""
+
+    def __init__(
+        self, make: Callable[[bool], Awaitable[str]], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._make = make
+        self._clock = clock
+        self._making = asyncio.Lock()
+        self._text = ""
+        self._began_at = -KEPT_S
+
+    async def text(self, *, fresh: bool = False) -> str:
+        """As it was made within the last moments, or, `fresh`, since it was asked for."""
+        oldest = self._clock() - (0 if fresh else KEPT_S)
+        async with self._making:
+            if self._began_at <= oldest:
+                began_at = self._clock()
+                self._text = await self._make(fresh)
+                self._began_at = began_at
+            return self._text
+
+
 class Console:
     """What the pages share; the dependency `console` of their routes."""
 
@@ -71,19 +95,31 @@ class Console:
         self.clients = Clients(settings)
         self.rates = Rates()
         self.looking = Looking(health, metrics, self.rates, pool)
+        self._live = Live(self._render_live)
         self._tries = Windows(TRIES_A_MINUTE)
         self._version = version
 
+    async def prepare(self) -> None:
+        """Read what the first page would have to wait for."""
+        await asyncio.to_thread(prepare)
+
     async def sample_forever(self, pool: asyncpg.Pool) -> None:
         """Watch how fast records are taken in, until cancelled."""
-        await asyncio.to_thread(prepare)
         await sample_forever(pool, self.settings.consumer_group, self.rates)
+
+    async def live(self, *, fresh: bool = False) -> str:
+        """The part of the overview that changes, the same for all who look; `fresh` after something was changed."""
+        return await self._live.text(fresh=fresh)
+
+    async def _render_live(self, fresh: bool) -> str:
+        overview = await self.looking.overview(fresh=fresh)
+        return render("live.html", {"overview": overview, "group": self.settings.consumer_group})
 
     def page(self, request: AnyRequest, template: str, status: int = 200, **values: Any) -> Response[str]:
         """A page, with what all of them show."""
         session = self.sessions.of(request.scope["headers"])
         shared = {
-            "path": request.scope["path"],
+            "path": request.scope["path"].rstrip("/"),
             "version": self._version,
             "has_session": session is not None,
             "csrf_token": self.sessions.csrf_token(session) if session else "",
@@ -99,8 +135,12 @@ class Console:
         except InvalidSetting as error:
             return Part(None, str(error))
 
+    def described(self) -> tuple[list[dict[str, str]], Part[Sequence[Channel]]]:
+        """The settings and the channels; for a thread, since `.env` is read, and all that further channels need."""
+        return describe_settings(self.settings), self.channels
+
     def count_try(self, request: AnyRequest) -> int:
-        """Count a try to log in: 0, or for how many seconds this client may not try again."""
+        """Count a wrong try to log in: 0, or for how many seconds this client had better not try again."""
         return math.ceil(self._tries.wait_s(same_client(self.clients.address(request.scope))))
 
     def is_token(self, given: str) -> bool:
@@ -141,30 +181,26 @@ _as_page: Any = {
 @get("/ops", **_as_page)
 async def ops(request: AnyRequest, console: NamedDependency[Console]) -> Response[str]:
     """The live state."""
-    overview = await console.looking.overview()
-    return console.page(request, "ops.html", overview=overview)
+    return console.page(request, "ops.html", live=await console.live())
 
 
 @get("/ops/live", **_as_page)
-async def live(
-    request: AnyRequest, console: NamedDependency[Console], fresh: FromQuery[bool] = False
-) -> Response[str]:
+async def live(console: NamedDependency[Console], fresh: FromQuery[bool] = False) -> Response[str]:
     """The part of the page that changes."""
-    overview = await console.looking.overview(fresh=fresh)
-    return console.page(request, "live.html", overview=overview)
+    return html(await console.live(fresh=fresh))
 
 
 @get("/ops/settings", **_as_page)
 async def ops_settings(request: AnyRequest, console: NamedDependency[Console]) -> Response[str]:
     """What is configured, and what can be tried out."""
-    described = describe_settings(console.settings)
+    described, channels = await asyncio.to_thread(console.described)
     given = [row for row in described if row["source"] != "default"]
     usual = [row for row in described if row["source"] == "default"]
     return console.page(
         request,
         "settings.html",
         groups=[("Set here", given), ("At their defaults", usual)],
-        channels=console.channels,
+        channels=channels,
         trials=("webhook", "email"),
         webhook_hosts=console.settings.webhook_allowed_hosts,
     )
@@ -183,23 +219,32 @@ async def login(request: AnyRequest, body: RawBody, console: NamedDependency[Con
     """Takes the token once, and begins a session."""
     if not console.sessions.needed:
         return _redirect("/ops")
-    wait_s = console.count_try(request)
-    if wait_s:
-        answer = console.page(
-            request, "login.html", 429, trouble=f"Too many tries. Wait {wait_s} s, then try again."
+    if is_cross_site(dict(request.scope["headers"])):
+        return console.page(
+            request, "login.html", 403, trouble="Another site has sent this. Log in from here."
         )
-        answer.headers["Retry-After"] = str(wait_s)
-        return answer
-    if not console.is_token(_field(body, "token")):
-        log.warning("login_refused", address=str(console.clients.address(request.scope)))
-        return console.page(request, "login.html", 401, trouble="This is not the admin token.")
-    return _redirect("/ops", _cookie(request, console, console.sessions.begin()))
+    if console.is_token(_field(body, "token")):
+        return _redirect("/ops", _cookie(request, console, console.sessions.begin()))
+    return _refused(request, console)
 
 
 @post("/ops/logout", include_in_schema=False, status_code=200)
 async def logout(request: AnyRequest, console: NamedDependency[Console]) -> Response[str]:
     """Ends the session in this browser."""
     return html("", 200, {"HX-Redirect": "/ops/login", "Set-Cookie": _cookie(request, console, "")})
+
+
+def _refused(request: AnyRequest, console: Console) -> Response[str]:
+    """Wrong ones alone are counted: whoever else stands behind the same proxy, the right token gets in."""
+    wait_s = console.count_try(request)
+    if not wait_s:
+        log.warning("login_refused", address=str(console.clients.address(request.scope)))
+        return console.page(request, "login.html", 401, trouble="This is not the admin token.")
+    answer = console.page(
+        request, "login.html", 429, trouble=f"Too many wrong tries. Wait {wait_s} s, then try again."
+    )
+    answer.headers["Retry-After"] = str(wait_s)
+    return answer
 
 
 def _cookie(request: AnyRequest, console: Console, value: str) -> str:

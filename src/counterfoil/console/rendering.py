@@ -38,9 +38,15 @@ def prepare() -> None:
         load(path)
 
 
-def visible(value: object) -> str:
-    """A text on one line, each character that could not be seen or would break it written as its number."""
-    return "".join(c if c.isprintable() else _number(c) for c in str(value))
+def visible(value: object, most: int | None = None) -> str:
+    """A text on one line, each character that could not be seen or would break it written as its number.
+
+    Of a text longer than `most` the rest is left out before anything is written.
+    """
+    text = str(value)
+    if most is not None and len(text) > most:
+        text = f"{text[:most]}…"
+    return text if text.isprintable() else "".join(c if c.isprintable() else _number(c) for c in text)
 
 
 def visible_lines(value: object) -> str:

@@ -18,12 +18,14 @@ IDLE_IN_TRANSACTION_MS = 15_000
 UNREACHABLE = (
     OSError,
     TimeoutError,
+    EOFError,
     asyncpg.PostgresConnectionError,
     asyncpg.CannotConnectNowError,
     asyncpg.TooManyConnectionsError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # where the server ends a connection in the moment in which it is used
 )
-"""What asyncpg raises when a database does not answer, or not yet."""
+"""What asyncpg raises when a database does not answer, or not yet, or no more."""
 
 
 def database_address(settings: Settings) -> str:

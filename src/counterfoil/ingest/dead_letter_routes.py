@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from datetime import datetime
-from typing import Annotated, Any
+from datetime import UTC, datetime
+from typing import Annotated, Any, NamedTuple
 
 import asyncpg
 import msgspec
@@ -14,7 +14,8 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, QueryParameter
 from msgspec import Struct
 
-from counterfoil.api.requests import Limit, Listing, Offset, connection_of, page
+from counterfoil.api.problems import invalid_field
+from counterfoil.api.requests import Listing, Offset, connection_of, page
 from counterfoil.api.writing import Time, time_text
 from counterfoil.database.queries import sql
 from counterfoil.errors import RequestError
@@ -25,18 +26,25 @@ from counterfoil.ingest.routes import Route
 PATH = "/api/dead-letters"
 
 SHOWN_BYTES = 4_096
-"""Of each value in a list; a record may be of megabytes, and a list of a thousand records."""
+"""Of each key and value in a list, and the most of headers there; a record may be of megabytes."""
+
+MOST_LISTED = 200
+"""Records of one list, so that it is written in a moment."""
 
 HIGHEST_ID = 2**63 - 1
 
 KnownRoutes = Mapping[str, tuple[Route, Rules]]
 """The dependency `known_routes`: topic → its event type with the rules."""
 
+LetterLimit = Annotated[int, QueryParameter(ge=1, le=MOST_LISTED, description="rows, at most")]
 Kind = Annotated[str | None, QueryParameter(description="the rule that was broken, as in `not_json`")]
 
 
 class DeadLetter(Struct, rename="camel", omit_defaults=True):
-    """A parked record; key and value are text where they are UTF-8, else base64; in a list, cut."""
+    """A parked record; key and value are text where they are UTF-8, else base64; in a list, cut.
+
+    Headers that are too long for a list are left out of it.
+    """
 
     id: int
     cluster_id: str
@@ -57,6 +65,18 @@ class DeadLetter(Struct, rename="camel", omit_defaults=True):
     key_base64: str | None = None
     value_base64: str | None = None
     value_is_cut: bool = False
+    key_bytes: int | None = None
+    key_is_cut: bool = False
+    headers_are_cut: bool = False
+
+
+class _Bytes(NamedTuple):
+    """A key or a value as it is answered: as text, else as base64."""
+
+    text: str | None
+    base64: str | None
+    size: int | None
+    is_cut: bool
 
 
 class RetriedLetter(Struct, rename="camel"):
@@ -75,11 +95,11 @@ async def list_dead_letters(  # noqa: PLR0913, PLR0917 - one parameter a filter
     kind: Kind = None,
     since: FromQuery[datetime | None] = None,
     resolved: FromQuery[bool] = False,
-    limit: Limit = 50,
+    limit: LetterLimit = 50,
     offset: Offset = 0,
 ) -> Response[list[DeadLetter]]:
     """Parked records, newest first; those that went through since only where `resolved` asks for them too."""
-    wanted = (_storable(topic), _storable(kind), since, resolved, limit + 1, offset, SHOWN_BYTES)
+    wanted = (_storable(topic), _storable(kind), _in_utc(since), resolved, limit + 1, offset, SHOWN_BYTES)
     async with connection_of(pool) as connection:
         rows = await connection.fetch(sql("list_dead_letters_with_values"), *wanted)
     return page(request, [dead_letter(row) for row in rows], Listing(None, limit, offset))
@@ -100,7 +120,8 @@ async def retry_parked_record(
 ) -> RetriedLetter:
     """Send a parked record down the road again; 404 where there is none, 409 when it went through before."""
     async with connection_of(pool) as connection:
-        await _find(connection, letter_id)
+        if not await _is_there(connection, letter_id):
+            raise _nothing_there()
         retried = await retry_dead_letter(connection, letter_id, known_routes)
     if retried.outcome == "gone":
         raise RequestError(409, "this record went through already")
@@ -109,11 +130,8 @@ async def retry_parked_record(
 
 def dead_letter(row: asyncpg.Record) -> DeadLetter:
     """A row of the list, or one record whole, as it is answered."""
-    key: bytes | None = row["key"]
-    value: bytes | None = row["value"]
-    size = 0 if value is None else row.get("bytes", len(value))
-    is_cut = value is not None and len(value) < size
-    key_text, value_text = text_of(key), text_of(value, is_cut=is_cut)
+    key, headers = _read(row["key"], row.get("key_bytes")), row["headers"]
+    value = _read(row["value"], row.get("bytes"))
     return DeadLetter(
         id=row["id"],
         cluster_id=row["cluster_id"],
@@ -122,18 +140,21 @@ def dead_letter(row: asyncpg.Record) -> DeadLetter:
         offset=row["offset"],
         error_kind=row["error_kind"],
         error=row["error"],
-        key=key_text,
-        value=value_text,
-        value_bytes=None if value is None else size,
-        headers=msgspec.Raw(row["headers"].encode()),
+        key=key.text,
+        value=value.text,
+        value_bytes=value.size,
+        headers=msgspec.Raw((headers or "[]").encode()),
         record_timestamp=time_text(row["record_timestamp"]),
         first_seen_at=time_text(row["first_seen_at"]),
         retried_at=_moment(row["retried_at"]),
         resolved_at=_moment(row["resolved_at"]),
         resolution=row["resolution"],
-        key_base64=_base64(key) if key_text is None else None,
-        value_base64=_base64(value) if value_text is None else None,
-        value_is_cut=is_cut,
+        key_base64=key.base64,
+        value_base64=value.base64,
+        value_is_cut=value.is_cut,
+        key_bytes=key.size if key.is_cut else None,
+        key_is_cut=key.is_cut,
+        headers_are_cut=headers is None,
     )
 
 
@@ -153,8 +174,17 @@ async def _find(connection: asyncpg.Connection, letter_id: int) -> asyncpg.Recor
     if 0 < letter_id <= HIGHEST_ID:
         found = await connection.fetchrow(sql("show_dead_letter"), letter_id)
     if found is None:
-        raise RequestError(404, "there is no such dead letter")
+        raise _nothing_there()
     return found
+
+
+async def _is_there(connection: asyncpg.Connection, letter_id: int) -> bool:
+    in_range = 0 < letter_id <= HIGHEST_ID
+    return in_range and await connection.fetchval(sql("is_dead_letter"), letter_id) is not None
+
+
+def _nothing_there() -> RequestError:
+    return RequestError(404, "there is no such dead letter")
 
 
 def _storable(text: str | None) -> str | None:
@@ -162,12 +192,30 @@ def _storable(text: str | None) -> str | None:
     return None if text is None else text.replace("\0", "\ufffd")
 
 
+def _in_utc(since: datetime | None) -> datetime | None:
+    """The time that is asked for; raises 422 for one without a zone, or beyond the calendar in UTC."""
+    if since is None:
+        return None
+    if since.tzinfo is None:
+        raise invalid_field("since", "must have a time zone, as in 2026-03-01T12:00:00Z")
+    try:
+        return since.astimezone(UTC)
+    except OverflowError:
+        raise invalid_field("since", "must be in the years 1 to 9999 in UTC") from None
+
+
 def _moment(time: datetime | None) -> Time | None:
     return None if time is None else time_text(time)
 
 
-def _base64(value: bytes | None) -> str | None:
-    return None if value is None else base64.b64encode(value).decode()
+def _read(value: bytes | None, size: int | None) -> _Bytes:
+    """Bytes of which the head was asked for, and how long they are in all; without that they are whole."""
+    if value is None:
+        return _Bytes(None, None, None, is_cut=False)
+    whole = len(value) if size is None else size
+    is_cut = len(value) < whole
+    text = text_of(value, is_cut=is_cut)
+    return _Bytes(text, None if text is not None else base64.b64encode(value).decode(), whole, is_cut)
 
 
 DEAD_LETTER_ROUTES = (list_dead_letters, show_dead_letter, retry_parked_record)

@@ -17,7 +17,7 @@ from asyncpg.pool import PoolConnectionProxy
 from counterfoil.database import locks
 from counterfoil.database.connection import Connection
 from counterfoil.database.facts import Facts, Handler, HoldsRows, Outcome
-from counterfoil.database.pool import one_line
+from counterfoil.database.pool import UNREACHABLE, one_line
 from counterfoil.database.queries import sql
 from counterfoil.ingest import dead_letters
 from counterfoil.ingest.batches import Batch, Chunk
@@ -96,7 +96,7 @@ class Writer:
             connection, self._connection = self._connection, None
             try:
                 await self._pool.release(connection, timeout=5)
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except (*UNREACHABLE, asyncpg.PostgresError) as error:
                 log.warning("connection_cut", reason=one_line(error))
                 connection.terminate()
 

@@ -50,15 +50,20 @@ async def take_scan(pool: asyncpg.Pool, settings: Settings) -> int:
         return await _scan(pool, settings, holder)
 
 
-async def scan(pool: asyncpg.Pool, settings: Settings) -> int:
-    """Scan now, whoever else does; answers how many alerts were raised."""
-    return await _scan(pool, settings, None)
+async def scan(pool: asyncpg.Pool, settings: Settings, acquire_within_s: float | None = None) -> int:
+    """Scan now, whoever else does; answers how many alerts were raised.
+
+    Raises TimeoutError when no connection is free in time.
+    """
+    return await _scan(pool, settings, None, acquire_within_s)
 
 
-async def _scan(pool: asyncpg.Pool, settings: Settings, holder: Connection | None) -> int:
+async def _scan(
+    pool: asyncpg.Pool, settings: Settings, holder: Connection | None, acquire_within_s: float | None = None
+) -> int:
     raised, last = 0, ""
     cooldown: timedelta = settings.alert_cooldown_s
-    async with pool.acquire() as connection:
+    async with pool.acquire(timeout=acquire_within_s) as connection:
         while True:
             if holder is not None:
                 await holder.execute(sql("still_here"))  # raises once its transaction has been cut

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import unquote_to_bytes
 
 import asyncpg
 from litestar import Request, Response, get, post, put
 from litestar.di import NamedDependency
-from litestar.params import FromPath, RawBody
+from litestar.params import FromPath, QueryParameter, RawBody
 from msgspec import Struct
 from uuid_utils import uuid7
 
 from counterfoil.api.idempotency import answer_once
 from counterfoil.api.reporting import REPORTS, Publisher, report
 from counterfoil.api.requests import (
+    ACQUIRE_TIMEOUT_S,
     IdempotencyKey,
     Limit,
     Listing,
@@ -25,6 +26,7 @@ from counterfoil.api.requests import (
     page,
     read_id,
     takes,
+    within,
 )
 from counterfoil.api.writing import Time, time_text
 from counterfoil.database.connection import Connection
@@ -54,6 +56,13 @@ from counterfoil.settings import Settings
 PRODUCTS = "/api/inventory/products"
 EVENTS = "/api/inventory/events"
 SCAN_NOW = "/api/ops/inventory/scan-now"
+
+SCAN_WITHIN_S = 30.0
+
+MOST_EVENTS = 200
+"""Events of one list, so that it is written in a moment: each may carry 16 KiB of metadata."""
+
+EventLimit = Annotated[int, QueryParameter(ge=1, le=MOST_EVENTS, description="rows, at most")]
 
 RESTOCKED, CHANGED = "restocked", "change"
 
@@ -147,7 +156,7 @@ async def show_events(
     request: Request[Any, Any, Any],
     pool: NamedDependency[asyncpg.Pool],
     sku: Sku = None,
-    limit: Limit = 50,
+    limit: EventLimit = 50,
     offset: Offset = 0,
 ) -> Response[list[StockEvent]]:
     """Stock changes and alerts, newest first."""
@@ -162,16 +171,23 @@ _scanning = asyncio.Lock()  # nobody waits for it, so it belongs to no loop
 
 @post(SCAN_NOW, status_code=200)
 async def scan_now(pool: NamedDependency[asyncpg.Pool], settings: NamedDependency[Settings]) -> Scanned:
-    """Look for low stock now, raise what is to be told, and say what is low; 429 while another such scan runs."""
+    """Look for low stock now, raise what is to be told, and say what is low; 429 while another such scan runs.
+
+    One that takes too long is broken off with 503; what it has raised by then stays.
+    """
     if _scanning.locked():
         raise RequestError(429, "a scan is under way", retry_after=1)
     async with _scanning:
-        raised = await scan(pool, settings)
-        async with connection_of(pool) as connection:
-            found = await find_low_stock(connection)
+        found, raised = await within(SCAN_WITHIN_S, _scanned(pool, settings))
     return Scanned(
         said(found, raised), time_text(datetime.now(UTC)), [LowStockItem(*item) for item in found.products]
     )
+
+
+async def _scanned(pool: asyncpg.Pool, settings: Settings) -> tuple[LowStock, int]:
+    raised = await scan(pool, settings, ACQUIRE_TIMEOUT_S)
+    async with connection_of(pool) as connection:
+        return await find_low_stock(connection), raised
 
 
 async def known_product(connection: Connection, sku: str) -> Product:
@@ -207,9 +223,14 @@ def said(found: LowStock, raised: int) -> str:
 
 
 def _sku_of_path(request: Request[Any, Any, Any]) -> str:
-    """The rest of the path as it was sent, decoded: routing makes one slash of two, and none of the last."""
+    """The rest of the path as it was sent, decoded: routing makes one slash of two, and none of the last.
+
+    Raises 404 where that was done before the SKU: nothing is there.
+    """
     path = unquote_to_bytes(request.scope["raw_path"]).decode()
-    return path.partition(f"{PRODUCTS}/")[2]
+    if not path.startswith(f"{PRODUCTS}/"):
+        raise RequestError(404, "there is no such path")
+    return path.removeprefix(f"{PRODUCTS}/")
 
 
 INVENTORY_ROUTES = (show_products, add_product, update_stock, show_events, scan_now)

@@ -66,11 +66,6 @@ async def record_notifications(
     return [Recorded(*row) for row in rows]
 
 
-async def open_channel(connection: Connection, channel: str) -> None:
-    """See that the channel has turns."""
-    await connection.execute(sql("open_channel"), channel)
-
-
 async def seconds_to_next_message(connection: Connection, channel: str, gather: timedelta) -> float | None:
     """How long until a message is due, 0 or less where one is; None where nothing waits."""
     seconds = await connection.fetchval(sql("seconds_to_next_message"), channel, gather)
@@ -88,6 +83,15 @@ async def claim_notifications(
     """What is due on a channel, now the caller's for as long as the lease, in the order of raising."""
     rows = await connection.fetch(sql("claim_notifications"), channel, lease, limit)
     return sorted(map(_claimed, rows), key=lambda claimed: (claimed.raised_at, claimed.alert.alert_id))
+
+
+async def keep_claims(
+    connection: Connection, channel: str, claims: Collection[Claimed], lease: timedelta
+) -> set[str]:
+    """Hold on to what was claimed, for another lease; the ids of what is still the caller's."""
+    attempts = [claimed.attempts for claimed in claims]
+    rows = await connection.fetch(sql("keep_claims"), channel, _ids(claims), attempts, lease)
+    return {row["alert_id"] for row in rows}
 
 
 async def mark_sent(connection: Connection, channel: str, claims: Collection[Claimed]) -> list[float]:
@@ -147,6 +151,13 @@ def _ids(claims: Collection[Claimed]) -> list[str]:
 
 
 def _claimed(row: asyncpg.Record) -> Claimed:
-    payload = msgspec.json.decode(row["payload"], type=dict[str, object])
-    alert = ToldAlert(row["alert_id"], row["topic"], row["subject"], payload)
+    alert = ToldAlert(row["alert_id"], row["topic"], row["subject"], _payload(row["payload"]))
     return Claimed(alert, row["attempts"], row["raised_at"])
+
+
+def _payload(text: str) -> dict[str, object]:
+    """What the alert says; nothing where PostgreSQL keeps a number that nobody can read, so that others are told."""
+    try:
+        return msgspec.json.decode(text, type=dict[str, object])
+    except msgspec.DecodeError:
+        return {}

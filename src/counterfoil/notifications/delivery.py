@@ -1,6 +1,7 @@
 """The loop of one channel: what waits for it becomes a message, is sent, and is marked as sent.
 
 At least once: the mark comes after the channel's answer. A worker that is killed in between leaves a lease, which ends.
+What the channel refuses for what it says is sent in halves, so that one alert keeps no other from being told.
 """
 
 from __future__ import annotations
@@ -11,22 +12,23 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from itertools import chain
 
 import asyncpg
 import structlog
 from tenacity import (
     AsyncRetrying,
     RetryCallState,
-    retry_if_exception_type,
+    retry_if_exception,
     stop_never,
     wait_random_exponential,
 )
 
 from counterfoil.database.pool import UNREACHABLE, one_line
 from counterfoil.notifications import deliveries
-from counterfoil.notifications.channels import Channel, Refused, TryLater
+from counterfoil.notifications.channels import Channel, Gone, Refused, TryLater
 from counterfoil.notifications.deliveries import Claimed
 from counterfoil.notifications.messages import Message, message_of
 from counterfoil.settings import Settings
@@ -72,14 +74,26 @@ class Timing:
         """How long one attempt may take: so much less than the lease that its end can still be written down."""
         return min(SENT_WITHIN, self.lease / 3)
 
+    @property
+    def turn(self) -> timedelta:
+        """For how long nobody else speaks, once one has begun to."""
+        return max(self.spacing, self.attempt)
+
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Why a message was not sent; `next_in` is None where it never will be."""
+    """Why a message was not sent; `next_in` is None where it never will be.
+
+    `of_itself`: it is the message that is at fault, and not the channel, which may take others.
+    """
 
     error: str
     next_in: timedelta | None = AT_ONCE
     hold: timedelta | None = None
+    of_itself: bool = False
+
+
+STOPPED = Failed("stopped before it was sent")
 
 
 def elapsed_s() -> float:
@@ -93,6 +107,11 @@ def backoff(attempts: int) -> timedelta:
     state = RetryCallState(None, None, (), {})  # type: ignore[arg-type]  # the wait reads its number alone
     state.attempt_number = attempts
     return timedelta(seconds=BACKOFF(state))
+
+
+def most_messages(count: int) -> int:
+    """How many messages it takes at most to find the one of so many alerts that is refused, and to tell the others."""
+    return 2 * (count - 1).bit_length() + 1
 
 
 class Delivery:
@@ -119,10 +138,10 @@ class Delivery:
         self._metrics = metrics
         self._clock = clock
         self._wait_after = wait_after
-        self._opened = False
         self._lease_ends = 0.0
-        self._unsent: Sequence[Claimed] = ()
+        self._waiting: list[Sequence[Claimed]] = []
         self._stopping = False
+        self.is_telling = False
         self._wake = asyncio.Event()
 
     def wake(self) -> None:
@@ -156,17 +175,17 @@ class Delivery:
         claims = await self._claim()
         if not claims:
             return self._timing.gather
-        self._unsent = claims
-        failed = await self._send(claims)
-        self._unsent = ()
-        await self._write_down(claims, failed)
+        self.is_telling = True
+        try:
+            await self._tell(claims)
+        finally:
+            self.is_telling = False
         return AT_ONCE
 
     async def let_go(self) -> None:
-        """Let what was taken and not sent wait again, for whoever comes next."""
-        claims, self._unsent = self._unsent, ()
-        if claims:
-            await self._note_failed(claims, Failed("stopped while it was being sent"), rest=AT_ONCE)
+        """Let what was taken, and was not begun to be sent, wait again, for whoever comes next."""
+        if claims := self._all_waiting():
+            await self._note_failed(claims, STOPPED, rest=AT_ONCE)
 
     async def _woken(self, wait: timedelta) -> None:
         with contextlib.suppress(TimeoutError):
@@ -176,9 +195,6 @@ class Delivery:
     async def _time_to_next(self) -> timedelta:
         """How long until something is due, but no longer than another worker may be trusted to tell."""
         async with self._pool.acquire() as connection:
-            if not self._opened:
-                await deliveries.open_channel(connection, self.name)
-                self._opened = True
             seconds = await deliveries.seconds_to_next_message(connection, self.name, self._timing.gather)
         if seconds is None:
             return self._timing.poll
@@ -192,7 +208,7 @@ class Delivery:
             transaction = connection.transaction()
             await transaction.start()
             claims: Sequence[Claimed] = ()
-            if await deliveries.take_turn(connection, self.name, max(timing.spacing, timing.attempt)):
+            if await deliveries.take_turn(connection, self.name, timing.turn):
                 claims = await deliveries.claim_notifications(
                     connection, self.name, timing.lease, timing.most
                 )
@@ -201,29 +217,91 @@ class Delivery:
 
     # Sending
 
+    async def _tell(self, claims: Sequence[Claimed]) -> None:
+        """Send this as one message, and whatever is refused for what it says in halves; note what became of each.
+
+        Where that takes too many messages, what is left waits: for its turn if the channel took any, else for longer.
+        """
+        self._waiting, taken = [claims], False
+        for _ in range(most_messages(len(claims))):
+            claims = self._waiting.pop()
+            failed = await self._send(claims)
+            if failed and failed.of_itself and len(claims) > 1:
+                self._halve(claims, failed)
+            else:
+                await self._settle(claims, failed)
+            taken = taken or failed is None
+            await self._hold_on()
+            if not self._waiting:
+                return
+        why = "others of its message are refused"
+        await self._settle((), Failed(why) if taken else self._later(why, _attempts(claims)))
+
+    def _halve(self, claims: Sequence[Claimed], failed: Failed) -> None:
+        log.warning("message_halved", channel=self.name, reason=failed.error, count=len(claims))
+        middle = len(claims) // 2
+        self._waiting += [claims[middle:], claims[:middle]]
+
+    async def _settle(self, claims: Sequence[Claimed], failed: Failed | None) -> None:
+        """Write down what became of this; a fault of the channel's is that of all that waits."""
+        if failed and not failed.of_itself:
+            claims = [*claims, *self._all_waiting()]
+        await self._write_down(claims, failed)
+
+    def _all_waiting(self) -> list[Claimed]:
+        """What was taken and not begun; it is the caller's now."""
+        claims, self._waiting = list(chain.from_iterable(self._waiting)), []
+        return claims
+
+    async def _hold_on(self) -> None:
+        """Keep the turn, and what waits, for as long as if they had just been taken."""
+        if not self._waiting:
+            return
+        self._lease_ends = self._clock() + self._timing.lease.total_seconds()
+        claims = list(chain.from_iterable(self._waiting))
+        async with self._pool.acquire() as connection, connection.transaction():
+            kept = await deliveries.keep_claims(connection, self.name, claims, self._timing.lease)
+            await deliveries.rest_channel(connection, self.name, self._timing.turn)
+        ours = ([c for c in group if c.alert.alert_id in kept] for group in self._waiting)
+        self._waiting = [group for group in ours if group]
+
     async def _send(self, claims: Sequence[Claimed]) -> Failed | None:
         """Hand a message to the channel; why not, where it did not take it."""
-        attempts = max(claimed.attempts for claimed in claims)
-        attempt_s = self._timing.attempt.total_seconds()
         try:
             message = await self._message(claims)
-            if self._clock() + attempt_s > self._lease_ends:  # another may have sent it by now
-                log.warning("lease_passed", channel=self.name, count=len(claims))
-                return Failed("the lease had passed before it was sent")
+        except Exception as error:  # noqa: BLE001 - what cannot be put into words must not keep the others waiting
+            return replace(self._broken("message_broken", error, claims), of_itself=True)
+        if self._stopping:
+            return STOPPED
+        if self._clock() + self._timing.attempt.total_seconds() > self._lease_ends:
+            log.warning(
+                "lease_passed", channel=self.name, count=len(claims)
+            )  # another may have sent it by now
+            return Failed("the lease had passed before it was sent")
+        return await self._hand_over(message, claims)
+
+    async def _hand_over(self, message: Message, claims: Sequence[Claimed]) -> Failed | None:
+        attempt_s = self._timing.attempt.total_seconds()
+        try:
             async with asyncio.timeout(attempt_s):
                 await self.channel.send(message)
         except Refused as error:
-            return Failed(_short(error), next_in=None)
+            return Failed(_short(error), next_in=None, of_itself=not isinstance(error, Gone))
         except TryLater as error:
-            return self._later(_short(error), attempts, error.retry_after_s)
+            return self._later(_short(error), _attempts(claims), error.retry_after_s)
         except TimeoutError:
-            return self._later(f"no answer within {attempt_s:g} s", attempts)
-        except Exception as error:  # noqa: BLE001 - a channel's fault is no reason to send nothing more
-            where = traceback.extract_tb(error.__traceback__)[-1]
-            kind = type(error).__name__  # and not its text, which may quote an address with its secret
-            log.error("channel_broken", channel=self.name, error=kind, file=where.filename, line=where.lineno)  # noqa: TRY400
-            return self._later(kind, attempts)
+            return self._later(f"no answer within {attempt_s:g} s", _attempts(claims))
+        except BaseException as error:  # a channel's fault is no reason to send nothing more
+            if not _is_failure(error):
+                raise
+            return self._broken("channel_broken", error, claims)
         return None
+
+    def _broken(self, event: str, error: BaseException, claims: Sequence[Claimed]) -> Failed:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        kind = type(error).__name__  # and not its text, which may quote an address with its secret
+        log.error(event, channel=self.name, error=kind, file=where.filename, line=where.lineno)
+        return self._later(kind, _attempts(claims))
 
     @staticmethod
     async def _message(claims: Sequence[Claimed]) -> Message:
@@ -241,9 +319,10 @@ class Delivery:
     # Writing down
 
     async def _write_down(self, claims: Sequence[Claimed], failed: Failed | None) -> None:
-        """Keep what became of a message, however long the database is away: forgotten, it would be sent twice."""
+        """Keep what became of a message, whatever goes wrong for however long: forgotten, it would be sent twice."""
+        rest = AT_ONCE if failed is STOPPED else self._timing.spacing
         async for attempt in AsyncRetrying(
-            retry=retry_if_exception_type(AWAY),
+            retry=retry_if_exception(_is_failure),
             wait=wait_random_exponential(multiplier=0.2, max=5),
             stop=stop_never,
             before_sleep=self._log_attempt,
@@ -252,7 +331,7 @@ class Delivery:
                 if failed is None:
                     await self._note_sent(claims)
                 else:
-                    await self._note_failed(claims, failed, rest=self._timing.spacing)
+                    await self._note_failed(claims, failed, rest=rest)
 
     def _log_attempt(self, attempt: RetryCallState) -> None:
         error = attempt.outcome.exception() if attempt.outcome else None
@@ -295,6 +374,18 @@ class Delivery:
             log.warning("notifications_put_off", count=put_off, next_in_s=next_in_s, **told)
         if lost := len(claims) - given_up - put_off:
             log.warning("notifications_taken_by_another", count=lost, **told)
+
+
+def _is_failure(error: BaseException) -> bool:
+    """Whether something went wrong; a CancelledError as well, where nobody cancels this task."""
+    if isinstance(error, asyncio.CancelledError):
+        task = asyncio.current_task()
+        return task is not None and not task.cancelling()
+    return isinstance(error, Exception)
+
+
+def _attempts(claims: Sequence[Claimed]) -> int:
+    return max(claimed.attempts for claimed in claims)
 
 
 def _short(error: Exception) -> str:

@@ -10,10 +10,12 @@ import asyncio
 import re
 import socket
 import ssl
+import threading
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -25,6 +27,9 @@ from counterfoil.settings import host_name
 WEBHOOK_PORT = 443
 SMTP_PORTS = (25, 465, 587, 2525)
 LONGEST_URL = 2_048
+
+LOOK_UPS_AT_ONCE = 2
+"""Names that are asked for at once; who asks for one more is refused."""
 
 _UNSEEN = re.compile(r"[\x00-\x20\x7f-\x9f\\\s]")
 _ASCII = re.compile(r"[\x21-\x7e]*").fullmatch
@@ -164,11 +169,38 @@ def check_smtp_port(port: int) -> int:
 
 
 async def look_up(host: str, port: int) -> list[Endpoint]:
-    """The addresses of a name, those of IPv4 first; raises OSError where it has none."""
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    """The addresses of a name, those of IPv4 first; raises OSError where it has none, Forbidden when too busy.
+
+    The loop's own threads look up the database and Kafka: a name that is answered late must not hold these.
+    """
+    if not _free.acquire(blocking=False):
+        raise Forbidden("as many names as may be at once are being looked up")
+    answer: Future[list[_AddressInfo]] = Future()
+    answer.set_running_or_notify_cancel()  # who no longer waits for it cannot cancel it either
+    threading.Thread(target=_ask, args=(host, port, answer), name="look-up", daemon=True).start()
+    found = await asyncio.wrap_future(answer)
     ordered = sorted(found, key=lambda entry: entry[0] != socket.AF_INET)
     return [Endpoint(str(address[0]), port) for *_, address in ordered]
+
+
+_AddressInfo = tuple[Any, Any, int, str, tuple[Any, ...]]
+
+_free = threading.BoundedSemaphore(LOOK_UPS_AT_ONCE)
+
+
+def _ask(host: str, port: int, answer: Future[list[_AddressInfo]]) -> None:
+    """Ask the resolver, for as long as it likes; in a thread that the end of the process does not wait for."""
+    found, failure = [], None
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except Exception as error:  # noqa: BLE001 - it is raised where it is waited for
+        failure = error
+    finally:
+        _free.release()
+    if failure is None:
+        answer.set_result(found)
+    else:
+        answer.set_exception(failure)
 
 
 @dataclass(frozen=True, slots=True)

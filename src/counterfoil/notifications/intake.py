@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import ClassVar, NamedTuple
 
@@ -25,17 +25,20 @@ class Intake(NamedTuple):
 
 
 class RecordNotifications:
-    """Each alert is to be told once on each of these channels, unless it is older than `max_age` when it comes."""
+    """Each alert is to be told once on each channel, unless it is older than `max_age` when it comes.
+
+    `channels` answers their names, and is asked when there are alerts to be told.
+    """
 
     locks: ClassVar[tuple[Lock, ...]] = ()
 
-    def __init__(self, channels: Sequence[str], max_age: timedelta) -> None:
+    def __init__(self, channels: Callable[[], Sequence[str]], max_age: timedelta) -> None:
         self._channels = channels
         self._max_age = max_age
 
     async def plan(self, facts: Facts[AlertEvent]) -> Intake:
         """What these alerts are, in rows; raises InvalidEvent where there is no channel to tell them on."""
-        if not self._channels:
+        if not self._channels():
             raise InvalidEvent("no_channel", "", "no channel is configured on which it could be told")
         places: dict[str, int] = {}
         alerts: list[NewNotification] = []
@@ -50,7 +53,7 @@ class RecordNotifications:
         """Write rows for what is not known yet."""
         if not plan.alerts:
             return Outcome()
-        rows = await record_notifications(connection, plan.alerts, self._channels, self._max_age)
+        rows = await record_notifications(connection, plan.alerts, self._channels(), self._max_age)
         changed = {plan.places[row.alert_id] for row in rows}
         expired = Counter(row.channel for row in rows if row.status == "expired")
         return Outcome(

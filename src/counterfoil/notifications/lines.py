@@ -58,9 +58,10 @@ def plain(value: object, longest: int = LONGEST_NAME) -> str:
 
 def number(value: object) -> str:
     """A number in plain digits; `?` for what is none."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    finite = _finite(value)
+    if finite is None:
         return "?"
-    return str(value) if isinstance(value, int) and abs(value) < 10**19 else f"{value:.6g}"
+    return str(value) if isinstance(value, int) and abs(value) < 10**19 else f"{finite:.6g}"
 
 
 def told_of_stock(subject: str, payload: Mapping[str, object]) -> Told:
@@ -160,14 +161,24 @@ def _scanned_by(payload: Mapping[str, object]) -> str:
 
 
 def _percent(share: object) -> str:
-    if isinstance(share, bool) or not isinstance(share, int | float) or not math.isfinite(share):
-        return "? %"
-    return f"{100 * float(share):.3g} %"
+    finite = _finite(share)
+    return "? %" if finite is None else f"{100 * finite:.3g} %"
 
 
 def _sortable(value: object) -> float:
-    known = isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
-    return float(value) if known and abs(value) < 10**300 else math.inf  # type: ignore[arg-type]
+    finite = _finite(value)
+    return math.inf if finite is None else finite
+
+
+def _finite(value: object) -> float | None:
+    """The number; None for what is none, or is larger than a float can be."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        finite = float(value)
+    except OverflowError:
+        return None
+    return finite if math.isfinite(finite) else None
 
 
 def _time(payload: Mapping[str, object]) -> str:

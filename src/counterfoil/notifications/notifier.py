@@ -13,6 +13,7 @@ import asyncpg
 import structlog
 
 from counterfoil.database.pool import one_line
+from counterfoil.errors import HaltingFailure
 from counterfoil.notifications import deliveries
 from counterfoil.notifications.channels import Channel
 from counterfoil.notifications.deliveries import GivenUp
@@ -25,6 +26,8 @@ LOOK_EVERY_S = 5.0
 GIVEN_UP_AT_ONCE = 1_000
 
 FINISH_WITHIN_S = 2.0
+"""Where no message is under way; where one is, its own deadline comes on top."""
+
 LET_GO_WITHIN_S = 1.0
 
 
@@ -41,6 +44,7 @@ class Notifier:
         self._metrics = metrics
         self._tasks: list[asyncio.Task[None]] = []
         self._looking: asyncio.Task[None] | None = None
+        self._stopping = False
 
     def start(self, crashed: Callable[[BaseException], None]) -> None:
         """Begin to tell; `crashed` hears of a loop that ends by itself, which none should."""
@@ -53,19 +57,27 @@ class Notifier:
             loop.wake()
 
     async def stop(self) -> None:
-        """Finish the messages under way, but not for long; what was not sent waits for whoever comes next."""
+        """Begin nothing more, and wait for the messages under way until they are written down or their time is over.
+
+        What was not begun waits for whoever comes next; what the channel may have stays taken until its lease ends.
+        """
+        self._stopping = True
         if self._looking is not None:
             self._looking.cancel()
         for loop in self._loops:
             loop.stop()
-        if self._tasks:
-            _, hanging = await asyncio.wait(self._tasks, timeout=FINISH_WITHIN_S)
-            for task in hanging:
-                log.warning("delivery_cut_short", task=task.get_name(), after_s=FINISH_WITHIN_S)
-                task.cancel()
-            await asyncio.wait(self._tasks, timeout=LET_GO_WITHIN_S)
+        await asyncio.gather(*map(self._end, self._loops, self._tasks))
         await asyncio.gather(*(_in_time(loop.let_go()) for loop in self._loops))
         await asyncio.gather(*(_in_time(loop.channel.close()) for loop in self._loops))
+
+    async def _end(self, loop: Delivery, task: asyncio.Task[None]) -> None:
+        await asyncio.wait({task}, timeout=FINISH_WITHIN_S)
+        if loop.is_telling:
+            await asyncio.wait({task}, timeout=self._timing.attempt.total_seconds())
+        if not task.done():
+            log.warning("delivery_cut_short", channel=loop.name)
+            task.cancel()
+            await asyncio.wait({task}, timeout=LET_GO_WITHIN_S)
 
     async def look(self) -> None:
         """Fail what has waited for too long, also on channels that are no longer configured, and count what waits."""
@@ -85,6 +97,8 @@ class Notifier:
                 await self.look()
             except AWAY as error:
                 log.warning("notifications_not_looked_after", reason=one_line(error))
+            except Exception:
+                log.exception("notifications_not_looked_after")
             await asyncio.sleep(LOOK_EVERY_S)
 
     def _note_given_up(self, given_up: Sequence[GivenUp]) -> None:
@@ -101,18 +115,17 @@ class Notifier:
                 alert_ids=ids[:LOGGED_IDS],
             )
 
-    @staticmethod
     def _begun(
-        name: str, work: Coroutine[Any, Any, None], crashed: Callable[[BaseException], None]
+        self, name: str, work: Coroutine[Any, Any, None], crashed: Callable[[BaseException], None]
     ) -> asyncio.Task[None]:
         task = asyncio.create_task(work, name=name)
-        task.add_done_callback(partial(_report, crashed))
+        task.add_done_callback(partial(self._report, crashed))
         return task
 
-
-def _report(crashed: Callable[[BaseException], None], task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        crashed(error)
+    def _report(self, crashed: Callable[[BaseException], None], task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None or not self._stopping:
+            crashed(error or HaltingFailure(f"{task.get_name()}: it has ended by itself"))
 
 
 async def _in_time(work: Coroutine[Any, Any, None]) -> None:

@@ -21,7 +21,7 @@ from litestar.params import RawBody
 from msgspec import Meta, Struct
 
 from counterfoil.api.problems import invalid_field
-from counterfoil.api.rate_limit import Windows
+from counterfoil.api.rate_limit import LatestMinute
 from counterfoil.api.requests import read_body, takes
 from counterfoil.api.writing import Time, time_text
 from counterfoil.errors import RequestError
@@ -140,11 +140,11 @@ OPS_TEST_ROUTES = (send_test_webhook, send_test_mail)
 
 
 def _count(request: Request[Any, Any, Any]) -> None:
-    """Raise 429 for what is too much in a minute."""
+    """Raise 429 for what is too much in any minute."""
     state = request.app.state
     if _COUNTED not in state:
-        state[_COUNTED] = Windows(SENDS_A_MINUTE)
-    wait_s = state[_COUNTED].wait_s(b"")
+        state[_COUNTED] = LatestMinute(SENDS_A_MINUTE)
+    wait_s = state[_COUNTED].wait_s()
     if wait_s:
         raise RequestError(
             429, f"at most {SENDS_A_MINUTE} test messages a minute", retry_after=max(1, math.ceil(wait_s))

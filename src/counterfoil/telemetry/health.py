@@ -38,12 +38,13 @@ class Health:
     """The worker's state, as the probes tell it.
 
     `checks` is by name and all of them must be ok for readiness: `database`, `kafka`, `group`, `lag`, `breaker`
-    where the worker ingests; a role adds what it needs.
+    where the worker ingests; a role adds what it needs. `beside` is shown, and decides nothing.
     """
 
     stuck_after_s: float = 120.0
     phase: Phase = Phase.STARTING
     checks: dict[str, Check] = field(default_factory=dict)
+    beside: dict[str, Health] = field(default_factory=dict)
     started: bool = False
     batch_since: float | None = None
     clock: Callable[[], float] = time.monotonic

@@ -358,6 +358,13 @@ async def test_a_stock_beyond_what_an_event_can_say_is_not_said(client, kept, db
     decode_stock_change(change.to_json(), (), -1, Rules())
 
 
+@pytest.mark.parametrize("path", ["/api//inventory/products/A", "//api/inventory/products/A"])
+async def test_a_path_that_is_written_otherwise_is_404(client, kept, db, path: str) -> None:
+    await a_product(db, "A", 3)
+    reply = await client.send("PUT", path, {"stock": 4})
+    assert (reply.status, kept.events) == (404, [])
+
+
 @pytest.mark.parametrize("sku", ["A/1", "A//1", "/A", "A/", "été 1", "a%2Fb", "a?b#c", 'a"b\\c', "a+b"])
 async def test_any_sku_may_stand_in_the_path(client, kept, db, sku: str) -> None:
     for other in {"A/1", "A", sku}:
@@ -491,7 +498,8 @@ async def test_events_are_50_unless_more_are_asked_for(client, db) -> None:
         "e1",
         "e0",
     ]
-    assert len((await client.get(f"{EVENTS}?limit=1000")).json) == 52
+    assert len((await client.get(f"{EVENTS}?limit=200")).json) == 52
+    assert (await client.get(f"{EVENTS}?limit=201")).status == 422
 
 
 async def test_an_alert_stands_among_the_events(client, db, pool) -> None:
@@ -566,6 +574,32 @@ async def test_a_scan_that_failed_is_over(client, db, monkeypatch) -> None:
 
     monkeypatch.setattr(routes, "scan", fails)
     assert [(await client.ask("POST", SCAN_NOW, None, {})).status for _ in range(2)] == [503, 503]
+
+
+async def test_a_scan_that_gets_no_connection_is_503_and_over(serve, database_url, kept, monkeypatch) -> None:
+    monkeypatch.setattr(routes, "ACQUIRE_TIMEOUT_S", 0.1)
+    async with asyncpg.create_pool(database_url, min_size=0, max_size=1) as small:
+        client = await serve(small, publisher=kept, routes=INVENTORY_ROUTES)
+        async with small.acquire():
+            replies = [await client.ask("POST", SCAN_NOW, None, {}) for _ in range(2)]
+        assert [(reply.status, reply.headers["retry-after"]) for reply in replies] == [(503, "5")] * 2
+        assert (await client.ask("POST", SCAN_NOW, None, {})).status == 200
+
+
+async def test_a_scan_that_hangs_is_broken_off_and_over(client, db, monkeypatch) -> None:
+    async def hangs(*_: object) -> int:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.shield(asyncio.Event().wait())  # as a connection does that has fallen silent
+        return 0
+
+    monkeypatch.setattr(routes, "SCAN_WITHIN_S", 0.1)
+    with monkeypatch.context() as hanging:
+        hanging.setattr(routes, "scan", hangs)
+        assert [(await client.ask("POST", SCAN_NOW, None, {})).status for _ in range(2)] == [503, 503]
+    monkeypatch.setattr(routes, "SCAN_WITHIN_S", 10)
+    assert (await client.ask("POST", SCAN_NOW, None, {})).status == 200
 
 
 # Who may

@@ -12,6 +12,8 @@ import asyncpg
 import pytest
 
 from counterfoil.console.rates import look_at_positions
+from counterfoil.database.queries import sql
+from counterfoil.ingest import dead_letter_routes
 from support.console import TOKEN, Served, park, serving, stock
 from support.http_client import Reply
 
@@ -109,12 +111,63 @@ async def test_a_wrong_token_gets_no_cookie_and_is_told_so(served: Served, token
     assert b"This is not the admin token." in reply.body
 
 
-async def test_the_eleventh_try_in_a_minute_is_429_even_with_the_right_token(served: Served) -> None:
+async def test_the_eleventh_wrong_try_in_a_minute_is_429_and_the_right_token_gets_in(served: Served) -> None:
     for _ in range(10):
         assert (await served.log_in("wrong")).status == 401
-    reply = await served.log_in()
+    reply = await served.log_in("wrong")
     assert (reply.status, "set-cookie" in reply.headers) == (429, False)
     assert 0 < int(reply.headers["retry-after"]) <= 60
+    reply = await served.log_in()
+    assert (reply.status, "set-cookie" in reply.headers) == (303, True)
+
+
+async def test_right_tokens_are_not_counted(served: Served) -> None:
+    assert {(await served.log_in()).status for _ in range(12)} == {303}
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"sec_fetch_site": "cross-site"},
+        {"sec_fetch_site": "same-site", "origin": "http://{host}"},
+        {"origin": "https://evil.example"},
+        {"origin": "null"},
+    ],
+)
+async def test_another_site_logs_nobody_in_and_counts_as_no_try(served: Served, headers) -> None:
+    sent = {name: value.format(host=served.host) for name, value in headers.items()}
+    for token in ["wrong"] * 11 + [TOKEN]:
+        reply = await served.log_in(token, **sent)
+        assert (reply.status, "set-cookie" in reply.headers) == (403, False)
+    assert (await served.log_in("wrong")).status == 401
+    for ours in (SAME, {"origin": f"http://{served.host}"}, {"sec_fetch_site": "none"}):
+        assert (await served.log_in(**ours)).status == 303
+
+
+@pytest.mark.parametrize("path", PAGES)
+async def test_a_slash_at_the_end_changes_nothing(served: Served, path: str) -> None:
+    reply = await served.client.get(f"{path}/")
+    assert (reply.status, reply.headers["location"]) == (303, "/ops/login")
+    cookie = await served.session()
+    with_slash = await served.client.get(f"{path}/", cookie=cookie)
+    assert with_slash.status == 200
+    if path == "/ops/settings":
+        assert with_slash.body == (await served.client.get(path, cookie=cookie)).body
+    assert (await served.client.get("/api/dead-letters/")).status == 401
+
+
+@pytest.mark.parametrize("path", [*PAGES, "/ops/login", "/ops/static/ops.css", LETTERS])
+async def test_head_is_get_without_a_body(opened: Served, path: str) -> None:
+    reply = await opened.client.ask("HEAD", path, None, {})
+    shown = await opened.client.get(path)
+    assert (reply.status, reply.body) == (shown.status, b"")
+    assert reply.headers.get("content-type") == shown.headers.get("content-type")
+
+
+async def test_head_needs_what_get_needs(served: Served) -> None:
+    assert (await served.client.ask("HEAD", LETTERS, None, {})).status == 401
+    assert (await served.client.ask("HEAD", "/ops", None, {})).status == 303
+    assert (await served.client.ask("HEAD", "/ops/logout", None, {})).status == 401
 
 
 @pytest.mark.parametrize(("proto", "is_secure"), [("https", True), ("http", False), ("http, https", True)])
@@ -462,6 +515,63 @@ async def test_a_long_value_is_cut_in_the_list_and_whole_on_its_own(opened: Serv
     shown = (await opened.client.get(f"{LETTERS}/{letter}")).json
     assert shown["value"] == "x" + "ä" * 5_000
     assert "valueIsCut" not in shown
+
+
+async def test_a_long_key_and_long_headers_are_cut_in_the_list_and_whole_on_their_own(
+    opened: Served, db
+) -> None:
+    binary = await park(db, b"{", key=b"\xff" * 100_000)
+    letter = await park(db, b"{", key=("ä" * 500_000).encode(), offset=1)
+    headers = [["trace", "x" * 1_000_000]]
+    await db.execute("UPDATE dead_letters SET headers = $1", json.dumps(headers))
+    reply = await opened.client.get(LETTERS)
+    assert len(reply.body) < 30_000
+    text, bytes_ = reply.json
+    assert (text["keyIsCut"], text["keyBytes"], text["key"]) == (True, 1_000_000, "ä" * 2_048)
+    assert base64.b64decode(bytes_["keyBase64"]) == b"\xff" * 4_096
+    assert (text["headersAreCut"], text["headers"]) == (True, [])
+    shown = (await opened.client.get(f"{LETTERS}/{letter}")).json
+    assert (shown["key"], shown["headers"]) == ("ä" * 500_000, headers)
+    assert not {"keyIsCut", "keyBytes", "headersAreCut"} & shown.keys()
+    assert (await opened.client.get(f"{LETTERS}/{binary}")).json["keyBase64"] == base64.b64encode(
+        b"\xff" * 100_000
+    ).decode()
+
+
+async def test_what_is_short_is_whole_in_the_list(opened: Served, db) -> None:
+    await park(db, b"{", key=b"k" * 4_096)
+    await db.execute("UPDATE dead_letters SET headers = $1", json.dumps([["a", "b"]]))
+    [letter] = (await opened.client.get(LETTERS)).json
+    assert (letter["key"], letter["headers"]) == ("k" * 4_096, [["a", "b"]])
+    assert not {"keyIsCut", "headersAreCut", "valueIsCut"} & letter.keys()
+
+
+@pytest.mark.parametrize(
+    "since",
+    [
+        "0001-01-01T00:00:00%2B14:00",
+        "9999-12-31T23:59:59-14:00",
+        "2026-01-01T00:00:00",
+        "2026-01-01",
+        "x",
+        "1e300",
+    ],
+)
+async def test_a_time_that_cannot_be_asked_for_is_422(opened: Served, since: str) -> None:
+    reply = await opened.client.get(f"{LETTERS}?since={since}")
+    assert (reply.status, reply.json["errors"][0]["field"]) == (422, "since")
+
+
+async def test_a_list_is_of_200_at_most(opened: Served) -> None:
+    assert (await opened.client.get(f"{LETTERS}?limit=200")).status == 200
+    assert (await opened.client.get(f"{LETTERS}?limit=201")).status == 422
+
+
+async def test_a_retry_reads_the_record_once(opened: Served, db, monkeypatch) -> None:
+    letter, asked = await park(db, b"{"), []
+    monkeypatch.setattr(dead_letter_routes, "sql", lambda name: asked.append(name) or sql(name))
+    assert (await retried(opened, letter))[0] == 200
+    assert asked == ["is_dead_letter"]
 
 
 async def test_a_retry_goes_down_the_live_road(opened: Served, db) -> None:

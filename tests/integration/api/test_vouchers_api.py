@@ -412,7 +412,6 @@ async def test_an_attempt_that_breaks_a_rule_is_422_naming_the_field(
         ("GET", f"{PATH}/analytics"),
         ("GET", "/api/v1/customers/c-1/wallet"),
         ("PATCH", f"/api/v1/customers/c-1/wallet/{VOUCHER}"),
-        ("POST", f"{PATH}/scan/"),
         ("POST", f"/api/v1/vouchers/a/{VOUCHER}/scan"),
     ],
 )

@@ -56,6 +56,16 @@ def test_ready_says_each_check(path: str) -> None:
     }
 
 
+def test_what_stands_beside_is_shown_and_decides_nothing() -> None:
+    health = a_health(database=True)
+    health.beside["notifier"] = a_health(kafka=False)
+    answer = ask(health, "/readyz")
+    assert answer.status == 200
+    body = json.loads(answer.body)
+    assert body["notifier"] == {"checks": {"kafka": {"ok": False, "detail": "is away"}}}
+    assert set(body["checks"]) == {"database"}
+
+
 @pytest.mark.parametrize(
     "health",
     [

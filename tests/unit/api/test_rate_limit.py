@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from counterfoil.api.rate_limit import MINUTE_S, Windows
+from counterfoil.api.rate_limit import MINUTE_S, LatestMinute, Windows
 
 
 class Clock:
@@ -75,3 +75,12 @@ def test_memory_is_bounded_whoever_asks(clients: list[bytes], remembered: int) -
     for client in clients:
         limiter.wait_s(client)
         assert len(limiter) <= remembered
+
+
+def test_in_no_minute_are_there_more_than_the_limit() -> None:
+    clock = Clock()
+    latest, done = LatestMinute(10, clock), []
+    for clock.now in [0, *[59.5] * 9, *[60.1] * 10, 119.4, 119.6]:
+        if latest.wait_s() == 0:
+            done.append(clock.now)
+    assert done == [0, *[59.5] * 9, 60.1, 119.6]

@@ -86,6 +86,19 @@ def test_what_a_page_sends_along_is_of_its_session() -> None:
     assert not first.endswith(sessions.csrf_token(first))
 
 
+def test_what_a_page_sends_along_seals_no_session() -> None:
+    sessions = sessions_of()
+    session = sessions.begin()
+    for forged in (f"csrf {session}", session):
+        assert found(sessions, f"{COOKIE}={forged}.{sessions.csrf_token(session)}") is None
+
+
+def test_a_sealed_text_that_names_no_time_is_no_session() -> None:
+    sessions = sessions_of()
+    for claims in ("csrf 9999999999.x", "٩٩٩٩٩٩٩٩٩٩.x", "-1.x", ".x"):
+        assert not sessions._stands(f"{claims}.{sessions._seal(claims)}")
+
+
 def test_a_cookie_is_for_this_site_and_no_script() -> None:
     assert (
         session_cookie("v", is_https=False) == f"{COOKIE}=v; Path=/; Max-Age=43200; HttpOnly; SameSite=Strict"

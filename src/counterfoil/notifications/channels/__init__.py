@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from counterfoil.notifications.channels.channel import SEND_WITHIN_S, Channel, Refused, TryLater
+from counterfoil.notifications.channels.channel import SEND_WITHIN_S, Channel, Gone, Refused, TryLater
 from counterfoil.notifications.channels.further import further_channels
 from counterfoil.notifications.channels.mail import MailChannel, mail_of
 from counterfoil.notifications.channels.webhook import WebhookChannel, webhook_of
@@ -11,6 +11,7 @@ from counterfoil.settings import Settings
 __all__ = [
     "SEND_WITHIN_S",
     "Channel",
+    "Gone",
     "MailChannel",
     "Refused",
     "TryLater",

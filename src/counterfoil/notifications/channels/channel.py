@@ -22,6 +22,10 @@ class Refused(Exception):
     """The message will not be taken however often it is sent; holds no secret."""
 
 
+class Gone(Refused):
+    """Nor will any other message be taken: there is nobody to take it, or not from us."""
+
+
 class Channel(Protocol):
     """One way to tell somebody."""
 

@@ -13,6 +13,7 @@ import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from email.errors import MessageError
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP as SMTP_POLICY
@@ -21,6 +22,7 @@ from email.utils import format_datetime
 import aiosmtplib
 import structlog
 from aiosmtplib.errors import (
+    SMTPDataError,
     SMTPException,
     SMTPRecipientsRefused,
     SMTPResponseException,
@@ -28,7 +30,7 @@ from aiosmtplib.errors import (
 )
 
 from counterfoil.api.auth import is_loopback
-from counterfoil.notifications.channels.channel import SEND_WITHIN_S, Refused, TryLater
+from counterfoil.notifications.channels.channel import SEND_WITHIN_S, Gone, Refused, TryLater
 from counterfoil.notifications.messages import Message
 from counterfoil.settings import Settings, sender
 
@@ -81,11 +83,11 @@ class MailChannel:
 
     async def send(self, message: Message) -> None:
         """Return once the server has taken it for somebody; raises TryLater or Refused within the deadline."""
-        mail = mail_of_message(message, self._envelope, datetime.now(UTC))
+        mail = _written(message, self._envelope)
         smtp = await self._client()
         try:
             async with asyncio.timeout(self._within_s):
-                await self._hand_over(smtp, mail.as_bytes())
+                await self._hand_over(smtp, mail)
         except TimeoutError:  # perhaps it was taken: the mail keeps its id
             raise TryLater(f"did not take the mail within {self._within_s:g} s") from None
         except _NoSecrecy:
@@ -160,16 +162,28 @@ def mail_of_message(message: Message, envelope: Envelope, now: datetime) -> Emai
     """The mail: its id stays the same however often the message is sent."""
     mail = EmailMessage(policy=_POLICY)
     local, _, domain = envelope.sender.rpartition("@")
-    mail["From"] = Address(envelope.name, local, domain)
+    mail["From"] = Address(_literal(envelope.name), local, domain)
     mail["To"] = ", ".join(envelope.recipients)
-    # or a name could be an encoded word, which is read as something else
-    mail["Subject"] = message.title.replace("=?", "= ?")
+    mail["Subject"] = _literal(message.title)
     mail["Date"] = format_datetime(now)
     mail["Message-ID"] = f"<{message.message_id}@{domain}>"
     mail["Auto-Submitted"] = "auto-generated"
     mail.set_content(message.body or message.text, cte="quoted-printable")
     mail.add_alternative(message.html, subtype="html", cte="quoted-printable")
     return mail
+
+
+def _written(message: Message, envelope: Envelope) -> bytes:
+    """The mail as it is sent; raises Refused for what cannot be written as one."""
+    try:
+        return mail_of_message(message, envelope, datetime.now(UTC)).as_bytes()
+    except (MessageError, ValueError) as error:
+        raise Refused(f"the mail could not be written ({type(error).__name__})") from None
+
+
+def _literal(text: str) -> str:
+    """The text with no encoded word in it, which `email` would decode, line breaks and all."""
+    return text.replace("=?", "= ?")
 
 
 async def _take_leave(smtp: aiosmtplib.SMTP) -> None:
@@ -186,7 +200,9 @@ def _verdict(error: Exception) -> TryLater | Refused:
         lost = isinstance(error, SMTPServerDisconnected)
         return TryLater(f"{'hung up' if lost else 'could not be reached'} ({type(error).__name__})")
     said = f"answered {', '.join(map(str, codes))}"
-    return Refused(said) if all(500 <= code < 600 for code in codes) else TryLater(said)
+    if not all(500 <= code < 600 for code in codes):
+        return TryLater(said)
+    return Refused(said) if isinstance(error, SMTPDataError) else Gone(said)
 
 
 def _codes(error: Exception) -> Sequence[int]:

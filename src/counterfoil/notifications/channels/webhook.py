@@ -15,7 +15,7 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from counterfoil.notifications.channels.channel import SEND_WITHIN_S, Refused, TryLater
+from counterfoil.notifications.channels.channel import SEND_WITHIN_S, Gone, Refused, TryLater
 from counterfoil.notifications.messages import Message
 from counterfoil.settings import Settings, masked_webhook
 
@@ -23,8 +23,9 @@ LONGEST_ANSWER = 64 * 1024
 LONGEST_RETRY_AFTER_S = 3_600.0
 REASON_WITHIN_S = 1.0
 
-TRY_LATER = frozenset({408, 425, 429})
-"""Beside all from 500 on."""
+REFUSES_THE_MESSAGE = frozenset({400, 403})
+REFUSES_ALL = frozenset({404, 410})
+"""For good, both; whatever else it answers may be mended: a proxy on the way, a login, an address that moved."""
 
 REASONS = frozenset(
     {
@@ -115,9 +116,11 @@ class WebhookChannel:
             if 200 <= answer.status < 300:  # taken, whatever else it says, and however slowly
                 return
             said = f"answered {answer.status}{await _reason(answer)}"
-            if answer.status in TRY_LATER or answer.status >= 500:
-                raise TryLater(said, retry_after_s(answer.headers.get("Retry-After"), self._clock()))
-            raise Refused(said)
+            if answer.status in REFUSES_ALL:
+                raise Gone(said)
+            if answer.status in REFUSES_THE_MESSAGE:
+                raise Refused(said)
+            raise TryLater(said, retry_after_s(answer.headers.get("Retry-After"), self._clock()))
 
 
 def webhook_of(settings: Settings) -> WebhookChannel | None:
