@@ -157,6 +157,7 @@ async def test_with_a_session_the_buttons_work(pool, db, open_page: OpenPage) ->
         watched = await open_page(served, "/ops/login")
         await watched.page.fill("#token", TOKEN)
         await watched.page.keyboard.press("Enter")
+        await watched.page.wait_for_url("**/ops")  # loaded, so that a click is heard
         await watched.page.click(f"#retry-{letter}")
         await says(watched, "#said", "is applied")
         await watched.page.click(f"#summary-{letter}")
