@@ -93,7 +93,7 @@ async def test_a_notifier_stopped_for_longer_than_its_lease_sends_nothing_that_a
     stopped.resume()
     second = await an_alert_waits(db)
     await eventually(lambda: all_are(db, "sent", CHANNEL))
-    await eventually(lambda: "notifications_taken_by_another" in stopped.log_tail())
+    await eventually(lambda: "notifications_taken_by_another" in stopped.log_file.read_text())
     assert await all_are(db, "sent", CHANNEL)
     assert len(sink.posts) == 3  # the one without an answer, its repetition, and the second alert
     assert second in json.dumps(sink.posts[2])
@@ -115,7 +115,7 @@ async def test_a_channel_that_limits_fails_and_hangs_gets_the_alert_in_the_end(
     waits = [later - sooner for sooner, later in zip(sink.times, sink.times[1:], strict=False)]
     assert waits[0] >= 2
     assert max(await attempts(db)) <= 5
-    log = worker.log_tail()
+    log = worker.log_file.read_text()  # the whole: what is at its end depends on how busy the machine is
     assert "secret" not in log
     assert "answered 429" in log
 
