@@ -6,11 +6,9 @@ import asyncio
 import contextlib
 import random
 import re
-import uuid
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
-from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import pytest
@@ -18,7 +16,6 @@ import pytest
 from counterfoil.database.counters import find_drift, repair
 from counterfoil.database.facts import Facts
 from counterfoil.database.files import sql_folder
-from counterfoil.database.migrate import migrate
 from counterfoil.database.partitions import MONTHS_AHEAD, keep_partitions
 from counterfoil.errors import PoisonRecord, TransientFailure
 from counterfoil.events import StockChange
@@ -30,7 +27,6 @@ from counterfoil.inventory.handlers import AlertRule, RecordStockChanges
 from counterfoil.inventory.store import STOCK_COUNTS, STOCK_PARTITIONS, set_default_threshold
 from counterfoil.settings import AlertPolicy
 from support.builders import records_of
-from support.databases import address_of, drop, execute, run_apart
 from support.inventory_model import (
     INVENTORY,
     Product,
@@ -40,6 +36,7 @@ from support.inventory_model import (
 )
 from support.postgres_ledgers import connections, empty, waits_for_a_lock
 from support.postgres_road import plain_settings, scribes
+from support.roles import owner_and_worker
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 THIS_MONTH = NOW.replace(day=1, hour=0, minute=0, second=0)
@@ -831,27 +828,11 @@ async def test_the_schedule_makes_partitions_and_closes_nothing_unless_told(db):
 # The worker's role
 
 
-def as_role(dsn: str, name: str) -> str:
-    parts = urlsplit(dsn)
-    return urlunsplit(parts._replace(netloc=f"{name}:secret@{parts.netloc.rpartition('@')[2]}"))
-
-
 @pytest.fixture(scope="module")
 def worker_url(postgres_server):
     """The address of a worker's login in a database that somebody else has migrated."""
-    own = uuid.uuid4().hex[:8]
-    owner, login, database = f"owner_{own}", f"login_{own}", f"counterfoil_stock_rights_{own}"
-    execute(postgres_server.dsn, (sql_folder() / "roles.sql").read_text(encoding="utf-8"))
-    execute(postgres_server.dsn, f"CREATE ROLE {owner} LOGIN PASSWORD 'secret'")
-    execute(postgres_server.dsn, f"CREATE ROLE {login} LOGIN PASSWORD 'secret' IN ROLE counterfoil_worker")
-    execute(postgres_server.dsn, f"CREATE DATABASE {database}")
-    inside = address_of(database, postgres_server.dsn)
-    execute(inside, f"GRANT USAGE, CREATE ON SCHEMA public TO {owner}")
-    run_apart(lambda: migrate(as_role(inside, owner)))
-    yield as_role(inside, login)
-    drop(database, postgres_server.dsn)
-    for role in (owner, login):
-        execute(postgres_server.dsn, f"DROP ROLE {role}")
+    with owner_and_worker(postgres_server.dsn) as (_, worker):
+        yield worker
 
 
 @pytest.mark.parametrize("policy", AlertPolicy)

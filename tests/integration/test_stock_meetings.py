@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
@@ -32,6 +32,7 @@ from support.inventory_model import (
     stored_changes,
     stored_products,
 )
+from support.meetings import meet
 from support.postgres_ledgers import connections, empty, waits_for_a_lock
 from support.postgres_road import Scribe, plain_settings, scribes
 from support.waiting import eventually
@@ -53,36 +54,6 @@ async def sound(db: asyncpg.Connection) -> bool:
     assert await exact(db)
     assert await find_drift(db, [STOCK_COUNTS]) == []
     return True
-
-
-async def waits_or_is_done(
-    db: asyncpg.Connection, connection: asyncpg.Connection, meeting: asyncio.Task
-) -> bool:
-    waits = "SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = $1"
-    return meeting.done() or bool(await db.fetchval(waits, connection.get_server_pid()))
-
-
-Side = Callable[[asyncpg.Connection], Awaitable[object]]
-
-
-async def meet(
-    db: asyncpg.Connection, one: asyncpg.Connection, other: asyncpg.Connection, first: Side, second: Side
-) -> bool:
-    """The one has written and not committed yet, the other writes and commits; answers whether it had to wait."""
-    opened = one.transaction()
-    await opened.start()
-    await first(one)
-
-    async def whole() -> None:
-        async with other.transaction():
-            await second(other)
-
-    meeting = asyncio.create_task(whole())
-    await eventually(lambda: waits_or_is_done(db, other, meeting), deadline=10, every=0.001)
-    waited = not meeting.done()
-    await opened.commit()
-    await meeting
-    return waited
 
 
 def told_of(events: Sequence[StockChange]) -> dict[Partition, list]:

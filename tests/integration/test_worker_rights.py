@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-import uuid
 from dataclasses import replace
 from datetime import UTC, datetime
-from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import pytest
@@ -35,9 +33,9 @@ from support.builders import (
     later,
     records_of,
 )
-from support.databases import address_of, drop, execute, run_apart
 from support.postgres_ledgers import coupon_counts, promo_counts
 from support.postgres_road import plain_settings, scribes
+from support.roles import owner_and_worker
 from support.voucher_model import counts_of, exact, stored_counts, stored_ledgers
 
 NOW = datetime.now(UTC)
@@ -53,27 +51,11 @@ LEDGERS = (
 )
 
 
-def as_role(dsn: str, name: str) -> str:
-    parts = urlsplit(dsn)
-    return urlunsplit(parts._replace(netloc=f"{name}:secret@{parts.netloc.rpartition('@')[2]}"))
-
-
 @pytest.fixture(scope="module")
 def roles(postgres_server):
     """An owner and a worker's login, in a database that the owner has migrated: (owner's dsn, worker's dsn)."""
-    own = uuid.uuid4().hex[:8]
-    owner, login, database = f"owner_{own}", f"login_{own}", f"counterfoil_rights_{own}"
-    execute(postgres_server.dsn, (sql_folder() / "roles.sql").read_text(encoding="utf-8"))
-    execute(postgres_server.dsn, f"CREATE ROLE {owner} LOGIN PASSWORD 'secret'")
-    execute(postgres_server.dsn, f"CREATE ROLE {login} LOGIN PASSWORD 'secret' IN ROLE counterfoil_worker")
-    execute(postgres_server.dsn, f"CREATE DATABASE {database}")
-    inside = address_of(database, postgres_server.dsn)
-    execute(inside, f"GRANT USAGE, CREATE ON SCHEMA public TO {owner}")
-    run_apart(lambda: migrate(as_role(inside, owner)))
-    yield as_role(inside, owner), as_role(inside, login)
-    drop(database, postgres_server.dsn)
-    for role in (owner, login):
-        execute(postgres_server.dsn, f"DROP ROLE {role}")
+    with owner_and_worker(postgres_server.dsn) as addresses:
+        yield addresses
 
 
 @pytest.fixture
