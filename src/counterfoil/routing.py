@@ -47,14 +47,14 @@ COUNTERS = (
 """Every table of counters, for `verify`."""
 
 
-def routes(settings: Settings, visitor_key: bytes) -> list[Route]:
+def routes(settings: Settings, visitor_key: bytes, *, alerts: bool = True) -> list[Route]:
     """Every event type that counterfoil knows, in the order of writing: the rare side of a meeting first.
 
-    Visitors are hashed with the key, see `clicks.store.load_visitor_key`.
+    Visitors are hashed with the key, see `clicks.store.load_visitor_key`. Without alerts, nobody is told of low stock.
     """
     return [
         Route(name, settings.topics[name], EVENT_TYPES[name].decode, handlers)
-        for name, handlers in _handlers(settings, visitor_key).items()
+        for name, handlers in _handlers(settings, visitor_key, alerts=alerts).items()
     ]
 
 
@@ -87,7 +87,7 @@ def routes_by_topic(settings: Settings, visitor_key: bytes) -> dict[str, tuple[R
     return {route.topic: (route, rules) for route in known}
 
 
-def _handlers(settings: Settings, visitor_key: bytes) -> dict[str, list[Handler]]:
+def _handlers(settings: Settings, visitor_key: bytes, *, alerts: bool) -> dict[str, list[Handler]]:
     """Topic, by its default name → who records its events."""
     by_coupon: list[Handler] = [RecordOrderTotals()] if settings.attribute_by_coupon else []
     return {
@@ -103,5 +103,5 @@ def _handlers(settings: Settings, visitor_key: bytes) -> dict[str, list[Handler]
         "claim": [RecordClaims()],
         "impression": [RecordImpressions()],
         "scan": [RecordScans(visitor_key, settings.ip_policy)],
-        "stock-change": [RecordStockChanges(alert_rule(settings))],
+        "stock-change": [RecordStockChanges(alert_rule(settings) if alerts else None)],
     }

@@ -31,7 +31,8 @@ class RecordStockChanges:
     locks: ClassVar[tuple[Lock, ...]] = ()
     holds: ClassVar[str] = "hold_products"
 
-    def __init__(self, alerts: AlertRule) -> None:
+    def __init__(self, alerts: AlertRule | None) -> None:
+        """Without a rule nothing is told of."""
         self.ledger = Ledger(STOCK_CHANGES)
         self._alerts = alerts
 
@@ -51,7 +52,8 @@ class RecordStockChanges:
         await self._refuse_closed(connection, plan.facts)
         await hold_products(connection, [*plan.rows, *plan.others])
         outcome = await self.ledger.write_plan(connection, plan)
-        await raise_low_stock(connection, last_changes(plan.facts, outcome.changed()), *self._alerts)
+        if self._alerts is not None:
+            await raise_low_stock(connection, last_changes(plan.facts, outcome.changed()), *self._alerts)
         return outcome
 
     @staticmethod
