@@ -11,9 +11,12 @@ RETURNING click_id, occurred_at;
 
 -- name: find_new_clicks
 -- Of these clicks those that are not in the ledger: the first that came stands.
--- $1 click ids, $2 times
+-- $1 click ids, $2 times in microseconds since 2000: each as one text, separated by U+001F
 SELECT s.click_id, s.occurred_at
-FROM unnest($1::text[], $2::timestamptz[]) AS s(click_id, occurred_at)
+FROM (
+  SELECT click_id, timestamptz '2000-01-01Z' + microseconds * interval '1 microsecond' AS occurred_at
+  FROM unnest(string_to_array($1, E'\x1f'), string_to_array($2, E'\x1f')::bigint[]) AS t(click_id, microseconds)
+) AS s
 LEFT JOIN aff_clicks AS c ON c.click_id = s.click_id AND c.occurred_at = s.occurred_at
 WHERE c.click_id IS NULL;
 

@@ -26,11 +26,12 @@ RETURNING u.order_id, u.code;
 
 -- name: find_new_coupon_usages
 -- Of these usages those that are not in the ledger, or there at a later time: the others change nothing.
--- $1 order ids, $2 codes, $3 times
+-- $1 order ids, $2 codes, $3 times in microseconds since 2000: each as one text, separated by U+001F
 SELECT s.order_id, s.code
-FROM unnest($1::text[], $2::text[], $3::timestamptz[]) AS s(order_id, code, occurred_at)
+FROM unnest(string_to_array($1, E'\x1f'), string_to_array($2, E'\x1f'), string_to_array($3, E'\x1f')::bigint[])
+  AS s(order_id, code, microseconds)
 LEFT JOIN affiliate_coupon_usages AS u ON u.order_id = s.order_id AND u.code = s.code
-WHERE u.order_id IS NULL OR s.occurred_at < u.occurred_at;
+WHERE u.order_id IS NULL OR timestamptz '2000-01-01Z' + s.microseconds * interval '1 microsecond' < u.occurred_at;
 
 -- name: drift_of_affiliate_coupons
 -- Coupons whose stored counts are not what their ledgers say, a row missing included.

@@ -15,9 +15,12 @@ RETURNING scan_id, occurred_at;
 
 -- name: find_new_scans
 -- Of these scans those that are not in the ledger: the first that came stands.
--- $1 scan ids, $2 times
+-- $1 scan ids, $2 times in microseconds since 2000: each as one text, separated by U+001F
 SELECT s.scan_id, s.occurred_at
-FROM unnest($1::text[], $2::timestamptz[]) AS s(scan_id, occurred_at)
+FROM (
+  SELECT scan_id, timestamptz '2000-01-01Z' + microseconds * interval '1 microsecond' AS occurred_at
+  FROM unnest(string_to_array($1, E'\x1f'), string_to_array($2, E'\x1f')::bigint[]) AS t(scan_id, microseconds)
+) AS s
 LEFT JOIN voucher_scans AS v ON v.scan_id = s.scan_id AND v.occurred_at = s.occurred_at
 WHERE v.scan_id IS NULL;
 

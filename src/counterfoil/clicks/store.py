@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from struct import Struct
+from typing import Any
 
 from counterfoil.clicks.rules import ClickRow
 from counterfoil.database.binary_copy import timestamptz
 from counterfoil.database.connection import Connection
 from counterfoil.database.counters import Counter
+from counterfoil.database.joined import joined_ids, joined_times
 from counterfoil.database.ledger import LedgerTable
 from counterfoil.database.partitions import PartitionedLedger
 from counterfoil.database.queries import sql
@@ -67,6 +69,12 @@ def encode_clicks(rows: Sequence[ClickRow]) -> bytes:
     return b"".join(parts)
 
 
+def join_clicks(columns: Sequence[Sequence[Any]]) -> Sequence[str]:
+    """Ids and times, each column as one text."""
+    click_ids, times = columns
+    return joined_ids(click_ids), joined_times(times)
+
+
 CLICKS = LedgerTable(
     table="aff_clicks",
     columns=COLUMNS,
@@ -76,6 +84,7 @@ CLICKS = LedgerTable(
     find_new="find_new_clicks",
     replace=None,
     encode=encode_clicks,
+    join=join_clicks,
 )
 
 CLICK_PARTITIONS = PartitionedLedger(make="make_click_partitions", close="close_click_partitions")

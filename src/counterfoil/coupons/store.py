@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from struct import Struct
+from typing import Any
 
 from counterfoil.coupons.rules import UsageRow
 from counterfoil.database.binary_copy import timestamptz
 from counterfoil.database.counters import Counter
+from counterfoil.database.joined import joined_ids, joined_times
 from counterfoil.database.ledger import LedgerTable
 
 _COLUMNS = 5
@@ -31,6 +33,12 @@ def encode_usages(rows: Sequence[UsageRow]) -> bytes:
     return b"".join(parts)
 
 
+def join_usages(columns: Sequence[Sequence[Any]]) -> Sequence[str]:
+    """Orders, codes and times, each column as one text."""
+    order_ids, codes, times = columns
+    return joined_ids(order_ids), joined_ids(codes), joined_times(times)
+
+
 COUPON_USAGES = LedgerTable(
     table="affiliate_coupon_usages",
     columns=("order_id", "code", "occurred_at", "source_id", "source_offset"),
@@ -40,6 +48,7 @@ COUPON_USAGES = LedgerTable(
     find_new="find_new_coupon_usages",
     replace="move_coupon_usages_earlier",
     encode=encode_usages,
+    join=join_usages,
 )
 
 COUPON_COUNTS = Counter(

@@ -23,6 +23,7 @@ from counterfoil.database.turns import TURNS
 
 Key: TypeAlias = tuple[Any, ...]
 Row: TypeAlias = tuple[Any, ...]
+JoinColumns: TypeAlias = Callable[[Sequence[Sequence[Any]]], Sequence[str]]
 
 COPY_SLICE = 500
 """Rows encoded before the loop may turn: about a millisecond."""
@@ -40,8 +41,9 @@ class LedgerTable:
 
     A row is a tuple in the order of `columns`, its key the first `key_size` values, and the first `deciding` values say
     whether it stands against one of the same key. `insert` and `replace` answer the keys that they changed, `find_new`
-    those that either would change; `replace` is None where the first that came stands. `encode` is there where rows are
-    so many that asyncpg's encoding is too dear. `keep_refused` keeps what does not stand, where money hangs on it.
+    those that either would change; `replace` is None where the first that came stands. `keep_refused` keeps what does
+    not stand, where money hangs on it. Where rows are so many that asyncpg's encoding is too dear, `encode` does it
+    instead, and `join` makes of the deciding columns what `find_new` takes.
     """
 
     table: str
@@ -52,6 +54,7 @@ class LedgerTable:
     find_new: str
     replace: str | None
     encode: EncodeRows | None = None
+    join: JoinColumns | None = None
     keep_refused: str | None = None
 
 
@@ -119,7 +122,10 @@ class Ledger:
         """The keys of those rows that the ledger has already."""
         if not rows:
             return set()
-        found = await connection.fetch(sql(self.table.find_new), *_columns(rows, self.table.deciding))
+        columns: Sequence[Any] = _columns(rows, self.table.deciding)
+        if self.table.join is not None:
+            columns = self.table.join(columns)
+        found = await connection.fetch(sql(self.table.find_new), *columns)
         return set(map(self._key, rows)).difference(map(tuple, found))
 
     async def _copy(self, connection: Connection, rows: Sequence[Row]) -> bool:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from datetime import datetime
 from struct import Struct
+from typing import Any
 
 from counterfoil.database.binary_copy import timestamptz
 from counterfoil.database.connection import Connection
 from counterfoil.database.counters import Counter
+from counterfoil.database.joined import joined_ids, joined_times
 from counterfoil.database.ledger import LedgerTable
 from counterfoil.database.partitions import PartitionedLedger
 from counterfoil.database.queries import sql
@@ -104,6 +106,12 @@ def encode_scans(rows: Sequence[ScanRow]) -> bytes:
     return b"".join(parts)
 
 
+def join_scans(columns: Sequence[Sequence[Any]]) -> Sequence[str]:
+    """Ids and times, each column as one text."""
+    scan_ids, times = columns
+    return joined_ids(scan_ids), joined_times(times)
+
+
 SCANS = LedgerTable(
     table="voucher_scans",
     columns=SCAN_COLUMNS,
@@ -113,6 +121,7 @@ SCANS = LedgerTable(
     find_new="find_new_scans",
     replace=None,
     encode=encode_scans,
+    join=join_scans,
 )
 
 SCAN_PARTITIONS = PartitionedLedger(make="make_scan_partitions", close="close_scan_partitions")
