@@ -15,7 +15,7 @@ RETURNING click_id, occurred_at;
 SELECT s.click_id, s.occurred_at
 FROM (
   SELECT click_id, timestamptz '2000-01-01Z' + microseconds * interval '1 microsecond' AS occurred_at
-  FROM unnest(string_to_array($1, E'\x1f'), string_to_array($2, E'\x1f')::bigint[]) AS t(click_id, microseconds)
+  FROM unnest(string_to_array((SELECT $1), E'\x1f'), string_to_array((SELECT $2), E'\x1f')::bigint[]) AS t(click_id, microseconds)
 ) AS s
 LEFT JOIN aff_clicks AS c ON c.click_id = s.click_id AND c.occurred_at = s.occurred_at
 WHERE c.click_id IS NULL;

@@ -26,9 +26,11 @@ RETURNING u.order_id, u.code;
 
 -- name: find_new_coupon_usages
 -- Of these usages those that are not in the ledger, or there at a later time: the others change nothing.
--- $1 order ids, $2 codes, $3 times in microseconds since 2000: each as one text, separated by U+001F
+-- $1 order ids, $2 codes, $3 times in microseconds since 2000: each as one text, separated by U+001F. Sub-selects, or the
+-- planner counts them while the plan is new, and reads the whole ledger for each batch.
 SELECT s.order_id, s.code
-FROM unnest(string_to_array($1, E'\x1f'), string_to_array($2, E'\x1f'), string_to_array($3, E'\x1f')::bigint[])
+FROM unnest(string_to_array((SELECT $1), E'\x1f'), string_to_array((SELECT $2), E'\x1f'),
+            string_to_array((SELECT $3), E'\x1f')::bigint[])
   AS s(order_id, code, microseconds)
 LEFT JOIN affiliate_coupon_usages AS u ON u.order_id = s.order_id AND u.code = s.code
 WHERE u.order_id IS NULL OR timestamptz '2000-01-01Z' + s.microseconds * interval '1 microsecond' < u.occurred_at;
@@ -76,3 +78,26 @@ WHERE code = $1;
 -- name: count_affiliate_coupons
 -- How many coupons there are to verify.
 SELECT count(*) FROM affiliate_coupons;
+
+-- name: drift_of_reversed_usages
+-- Canceled orders' usages that are not marked as such, and so are counted; a key is the order.
+SELECT c.order_id AS key, 'reversed_at of ' || u.code AS counter, 'never' AS stored, (c.canceled_at AT TIME ZONE 'UTC')::text AS counted
+FROM order_cancellations AS c JOIN affiliate_coupon_usages AS u ON u.order_id = c.order_id
+WHERE u.reversed_at IS NULL
+ORDER BY 1, 2;
+
+-- name: hold_order_ledgers
+-- Keep cancellations of an order from coming or going, so that a fresh statement can mark what it brought.
+-- $1 order
+SELECT pg_advisory_xact_lock_shared(3087, 1) FROM (SELECT $1::text) AS one;
+
+-- name: reverse_usages
+-- Mark a canceled order's usages.
+-- $1 order
+UPDATE affiliate_coupon_usages AS u SET reversed_at = c.canceled_at
+FROM order_cancellations AS c
+WHERE c.order_id = $1 AND u.order_id = c.order_id AND u.reversed_at IS NULL;
+
+-- name: count_reversed_usages
+-- How many usages of canceled orders there are to verify.
+SELECT count(*) FROM order_cancellations AS c JOIN affiliate_coupon_usages AS u ON u.order_id = c.order_id;

@@ -19,7 +19,7 @@ RETURNING scan_id, occurred_at;
 SELECT s.scan_id, s.occurred_at
 FROM (
   SELECT scan_id, timestamptz '2000-01-01Z' + microseconds * interval '1 microsecond' AS occurred_at
-  FROM unnest(string_to_array($1, E'\x1f'), string_to_array($2, E'\x1f')::bigint[]) AS t(scan_id, microseconds)
+  FROM unnest(string_to_array((SELECT $1), E'\x1f'), string_to_array((SELECT $2), E'\x1f')::bigint[]) AS t(scan_id, microseconds)
 ) AS s
 LEFT JOIN voucher_scans AS v ON v.scan_id = s.scan_id AND v.occurred_at = s.occurred_at
 WHERE v.scan_id IS NULL;

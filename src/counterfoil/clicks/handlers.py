@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import ClassVar, NamedTuple
 
 from counterfoil.clicks.rules import ClickRow, Visitors, add_clicks, clicks_before
-from counterfoil.clicks.store import CLICKS, closed_before
+from counterfoil.clicks.store import CLICKS, COMPARED_CLICKS, closed_before
+from counterfoil.database.comparison import Comparison, Rows, rows_since
 from counterfoil.database.connection import Connection
 from counterfoil.database.facts import PLAN_SLICE, Facts, Outcome
 from counterfoil.database.ledger import Ledger
@@ -21,10 +22,11 @@ USER_AGENTS_AT_ONCE = 3
 
 
 class Clicks(NamedTuple):
-    """The rows of some clicks, sorted by key."""
+    """The rows of some clicks, sorted by key; `again` are those of keys that one stands for already."""
 
     facts: Facts[Click]
     rows: Sequence[ClickRow]
+    again: Sequence[ClickRow] = ()
 
 
 class RecordClicks:
@@ -39,12 +41,13 @@ class RecordClicks:
     async def plan(self, facts: Facts[Click]) -> Clicks:
         """The rows of these clicks."""
         rows: dict[object, ClickRow] = {}
+        again: list[ClickRow] = []
         for start in range(0, len(facts.events), PLAN_SLICE):
             stop = start + PLAN_SLICE
             await self._learn({click.user_agent for click in facts.events[start:stop]})
-            add_clicks(rows, facts, start, stop, self._visitors)
+            again += add_clicks(rows, facts, start, stop, self._visitors)
             await TURNS.preparing()
-        return Clicks(facts, sorted(rows.values()))  # same lock order in every worker
+        return Clicks(facts, sorted(rows.values()), again)  # same lock order in every worker
 
     async def _learn(self, user_agents: set[str | None]) -> None:
         learnt = 0
@@ -56,7 +59,7 @@ class RecordClicks:
 
     async def write(self, connection: Connection, plan: Clicks) -> Outcome:
         """Write clicks."""
-        facts, rows = plan
+        facts, rows, _ = plan
         await self._refuse_closed(connection, facts)
         known = await self.ledger.write(connection, rows)
         everything = set(range(len(facts.events)))
@@ -68,6 +71,11 @@ class RecordClicks:
         sources = zip(facts.source_ids, facts.offsets, strict=True)
         changed = {index for index, source in enumerate(sources) if source in written}
         return Outcome(unchanged=everything - changed, changed=lambda: changed)
+
+    async def comparisons(self, connection: Connection, plan: Clicks) -> Sequence[tuple[Comparison, Rows]]:
+        """The clicks, to be compared with the ledger's: each by itself, for the first that came stands."""
+        since = await closed_before(connection)
+        return [(COMPARED_CLICKS, rows_since((*plan.rows, *plan.again), 1, since))]
 
     @staticmethod
     async def _refuse_closed(connection: Connection, facts: Facts[Click]) -> None:

@@ -81,8 +81,9 @@ def derived_click_id(origin: str) -> str:
 
 def add_clicks(
     rows: dict[object, ClickRow], facts: Facts[Click], start: int, stop: int, visitors: Visitors
-) -> None:
-    """Add the rows of some of the clicks: of several with one id and time the first."""
+) -> list[ClickRow]:
+    """Add the rows of some of the clicks: of several with one id and time the first; answers the others."""
+    again: list[ClickRow] = []
     kept, visitor, bots = visitors.kept, visitors.visitor, visitors.bots
     for index in range(start, min(stop, len(facts.events))):
         click = facts.events[index]
@@ -104,7 +105,10 @@ def add_clicks(
         )
         first = rows.setdefault(click_id, row)
         if first is not row and first[1] != at:  # one id at two times is two clicks
-            rows.setdefault((click_id, at), row)
+            first = rows.setdefault((click_id, at), row)
+        if first is not row:
+            again.append(row)
+    return again
 
 
 def clicks_before(facts: Facts[Click], bound: datetime) -> frozenset[tuple[int, int]]:

@@ -9,9 +9,10 @@ from typing import Any
 
 from counterfoil.clicks.rules import ClickRow
 from counterfoil.database.binary_copy import timestamptz
+from counterfoil.database.comparison import Comparison
 from counterfoil.database.connection import Connection
 from counterfoil.database.counters import Counter
-from counterfoil.database.joined import joined_ids, joined_times
+from counterfoil.database.joined import joined_ids, joined_numbers, joined_texts, joined_times
 from counterfoil.database.ledger import LedgerTable
 from counterfoil.database.partitions import PartitionedLedger
 from counterfoil.database.queries import sql
@@ -85,6 +86,15 @@ CLICKS = LedgerTable(
     replace=None,
     encode=encode_clicks,
     join=join_clicks,
+)
+
+COMPARED_CLICKS = Comparison(
+    CLICKS.table,
+    CLICKS.columns,
+    CLICKS.key_size,
+    find="find_different_clicks",
+    overwrite="overwrite_clicks",
+    joins=(joined_ids, joined_times, joined_ids, *[joined_texts] * 5, *[joined_numbers] * 4),
 )
 
 CLICK_PARTITIONS = PartitionedLedger(make="make_click_partitions", close="close_click_partitions")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from counterfoil.conversions.rules import conversion_row
-from counterfoil.conversions.store import CONVERSIONS
+from counterfoil.conversions.store import COMPARED_CONVERSIONS, CONVERSIONS
+from counterfoil.database.comparison import Comparison, Rows, told_rows
 from counterfoil.database.connection import Connection
 from counterfoil.database.facts import Facts, Outcome, Plan, plan_standing
 from counterfoil.database.ledger import Ledger
@@ -28,3 +30,7 @@ class RecordConversions:
     async def write(self, connection: Connection, plan: Plan[Conversion]) -> Outcome:
         """Write conversions."""
         return await self.ledger.write_plan(connection, plan)
+
+    async def comparisons(self, _: Connection, plan: Plan[Conversion]) -> Sequence[tuple[Comparison, Rows]]:
+        """The conversions, to be compared with the ledger's."""
+        return [(COMPARED_CONVERSIONS, told_rows(plan, CONVERSIONS.key_size))]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from counterfoil.conversions.rules import ConversionRow
+from counterfoil.database.comparison import Comparison
 from counterfoil.database.counters import Counter
 from counterfoil.database.ledger import LedgerTable
+from counterfoil.database.locks import ATTRIBUTIONS_SHARED
 
 CONVERSIONS = LedgerTable(
     table="conversions",
@@ -15,6 +17,15 @@ CONVERSIONS = LedgerTable(
     find_new="find_new_conversions",
     replace="replace_conversions",
     keep_refused="keep_refused_conversions",
+)
+
+COMPARED_CONVERSIONS = Comparison(
+    CONVERSIONS.table,
+    CONVERSIONS.columns,
+    CONVERSIONS.key_size,
+    find="find_different_conversions",
+    overwrite="overwrite_conversions",
+    locks=(ATTRIBUTIONS_SHARED,),
 )
 
 ATTRIBUTION_COUNTS = Counter(

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, NamedTuple
 
-from counterfoil.coupons.rules import UsageKey, UsageRow, add_usages, orders_of
-from counterfoil.coupons.store import COUPON_USAGES
+from counterfoil.coupons.rules import UsageKey, UsageRow, add_usages, keys_of, orders_of
+from counterfoil.coupons.store import COMPARED_USAGES, COUPON_USAGES
+from counterfoil.database.comparison import Comparison, Rows, rows_told_by
 from counterfoil.database.connection import Connection
 from counterfoil.database.facts import PLAN_SLICE, Facts, Outcome
 from counterfoil.database.ledger import Ledger
@@ -49,3 +50,7 @@ class RecordCouponUsages:
             return Outcome(unchanged=spoke)
         changed = orders_of(facts, {(row[3], row[4]) for row in rows if (row[0], row[1]) not in known})
         return Outcome(unchanged=spoke - changed, changed=lambda: changed)
+
+    async def comparisons(self, _: Connection, plan: Usages) -> Sequence[tuple[Comparison, Rows]]:
+        """The usages, to be compared with the ledger's."""
+        return [(COMPARED_USAGES, rows_told_by(plan.facts, plan.rows, COUPON_USAGES.key_size, keys_of))]

@@ -28,6 +28,11 @@ def add_usages(rows: dict[UsageKey, UsageRow], facts: Facts[OrderPlaced], start:
                 rows[key] = row
 
 
+def keys_of(order: OrderPlaced) -> list[UsageKey]:
+    """The usages that an order tells of."""
+    return [(order.order_id, code) for code in order.codes]
+
+
 def orders_of(facts: Facts[OrderPlaced], sources: set[tuple[int, int]]) -> set[int]:
     """The indexes of the orders that came from these (source id, offset)."""
     return {

@@ -8,9 +8,11 @@ from typing import Any
 
 from counterfoil.coupons.rules import UsageRow
 from counterfoil.database.binary_copy import timestamptz
+from counterfoil.database.comparison import Comparison
 from counterfoil.database.counters import Counter
-from counterfoil.database.joined import joined_ids, joined_times
+from counterfoil.database.joined import joined_ids, joined_numbers, joined_times
 from counterfoil.database.ledger import LedgerTable
+from counterfoil.database.locks import ORDERS_SHARED
 
 _COLUMNS = 5
 _start = Struct(">hi").pack
@@ -51,6 +53,16 @@ COUPON_USAGES = LedgerTable(
     join=join_usages,
 )
 
+COMPARED_USAGES = Comparison(
+    COUPON_USAGES.table,
+    COUPON_USAGES.columns,
+    COUPON_USAGES.key_size,
+    find="find_different_coupon_usages",
+    overwrite="overwrite_coupon_usages",
+    locks=(ORDERS_SHARED,),
+    joins=(joined_ids, joined_ids, joined_times, joined_numbers, joined_numbers),
+)
+
 COUPON_COUNTS = Counter(
     table="affiliate_coupons",
     drift="drift_of_affiliate_coupons",
@@ -58,3 +70,12 @@ COUPON_COUNTS = Counter(
     recount="recount_affiliate_coupon",
     size="count_affiliate_coupons",
 )
+
+REVERSED_USAGES = Counter(
+    table="affiliate_coupon_usages (reversed)",
+    drift="drift_of_reversed_usages",
+    lock="hold_order_ledgers",
+    recount="reverse_usages",
+    size="count_reversed_usages",
+)
+"""A canceled order's usages must be marked; a mark that no cancellation has made may be somebody's own, and stays."""

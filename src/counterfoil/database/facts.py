@@ -67,12 +67,13 @@ class Outcome:
 class Plan(Generic[E]):
     """Rows that some events ask for, one an event at most, sorted by key; each ends with its source id and offset.
 
-    `others` are those of the same keys that do not stand against them.
+    `others` are those of the same keys that do not stand against them, `again` those that say the same once more.
     """
 
     facts: Facts[E]
     rows: Sequence[tuple[Any, ...]]
     others: Sequence[tuple[Any, ...]] = ()
+    again: Sequence[tuple[Any, ...]] = ()
 
     def outcome(self, known: Collection[tuple[Any, ...]], key_size: int, refused: int = 0) -> Outcome:
         """What writing the rows came to, but for those of the known keys: these were there already."""
@@ -103,15 +104,20 @@ async def plan_standing(facts: Facts[E], row_of: Callable[[Facts[E], int], Stand
     """The rows that stand, sorted by key, and of the others those that say something else."""
     rows: dict[tuple[Any, ...], Any] = {}
     others: list[Any] = []
+    again: list[Any] = []
     for start in range(0, len(facts.events), PLAN_SLICE):
         for index in range(start, min(start + PLAN_SLICE, len(facts.events))):
             row: Any = row_of(facts, index)
             first = rows.setdefault(row.key, row)
-            if row is not first and row.content != first.content:
+            if row is first:
+                continue
+            if row.content == first.content:
+                again.append(row)
+            else:
                 rows[row.key], other = sorted((row, first), key=_content)
                 others.append(other)
         await TURNS.preparing()
-    return Plan(facts, [rows[key] for key in sorted(rows)], others)  # same lock order in every worker
+    return Plan(facts, [rows[key] for key in sorted(rows)], others, again)  # same lock order in every worker
 
 
 def _content(row: StandingRow) -> tuple[Any, ...]:

@@ -9,7 +9,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 SEPARATOR = "\x1f"
-"""The unit separator: a control character, which no id and no code holds."""
+"""The unit separator: a control character, which no id, no code and no text that is kept holds."""
+
+NULL = "\x1e"
+"""Stands for what is missing."""
 
 _YEAR_2000 = datetime(2000, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -26,3 +29,13 @@ def joined_ids(ids: Sequence[str]) -> str:
 def joined_times(times: Sequence[datetime]) -> str:
     """Times as microseconds since 2000."""
     return SEPARATOR.join([str((time - _YEAR_2000) // _MICROSECOND) for time in times])
+
+
+def joined_texts(texts: Sequence[str | None]) -> str:
+    """Texts that may be missing; raises ValueError for one that holds the separator."""
+    return joined_ids([NULL if text is None else text for text in texts])
+
+
+def joined_numbers(numbers: Sequence[int]) -> str:
+    """Whole numbers; truth is 1 or 0."""
+    return SEPARATOR.join([str(int(number)) for number in numbers])

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 from typing import ClassVar, NamedTuple
 
+from counterfoil.database.comparison import Comparison, Rows, rows_since, told_rows
 from counterfoil.database.connection import Connection
 from counterfoil.database.facts import Facts, Outcome, Plan, plan_standing
 from counterfoil.database.ledger import Ledger
@@ -13,7 +14,13 @@ from counterfoil.database.locks import Lock
 from counterfoil.errors import PoisonRecord
 from counterfoil.events import StockChange
 from counterfoil.inventory.rules import changes_before, last_changes, products_of, stock_change_row
-from counterfoil.inventory.store import STOCK_CHANGES, hold_products, raise_low_stock, stock_closed_before
+from counterfoil.inventory.store import (
+    COMPARED_STOCK_CHANGES,
+    STOCK_CHANGES,
+    hold_products,
+    raise_low_stock,
+    stock_closed_before,
+)
 from counterfoil.settings import AlertPolicy
 
 
@@ -55,6 +62,13 @@ class RecordStockChanges:
         if self._alerts is not None:
             await raise_low_stock(connection, last_changes(plan.facts, outcome.changed()), *self._alerts)
         return outcome
+
+    async def comparisons(
+        self, connection: Connection, plan: Plan[StockChange]
+    ) -> Sequence[tuple[Comparison, Rows]]:
+        """The stock changes, to be compared with the ledger's."""
+        since = await stock_closed_before(connection)
+        return [(COMPARED_STOCK_CHANGES, rows_since(told_rows(plan, STOCK_CHANGES.key_size), 0, since))]
 
     @staticmethod
     async def _refuse_closed(connection: Connection, facts: Facts[StockChange]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
+from counterfoil.database.comparison import Comparison
 from counterfoil.database.connection import Connection
 from counterfoil.database.counters import Counter
 from counterfoil.database.ledger import LedgerTable, Row
@@ -27,6 +28,16 @@ STOCK_CHANGES = LedgerTable(
     find_new="find_new_stock_changes",
     replace="replace_stock_changes",
     keep_refused="keep_refused_stock_changes",
+)
+
+COMPARED_STOCK_CHANGES = Comparison(
+    STOCK_CHANGES.table,
+    STOCK_CHANGES.columns,
+    STOCK_CHANGES.key_size,
+    find="find_different_stock_changes",
+    overwrite="overwrite_stock_changes",
+    holds="hold_products",
+    held="sku",
 )
 
 STOCK_PARTITIONS = PartitionedLedger(make="make_inventory_partitions", close="close_inventory_partitions")

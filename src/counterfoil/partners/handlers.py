@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from typing import ClassVar, NamedTuple
 
 from counterfoil.database import locks
+from counterfoil.database.comparison import Comparison, Rows, rows_told_by
 from counterfoil.database.connection import Connection
 from counterfoil.database.facts import PLAN_SLICE, Facts, Outcome, Plan
 from counterfoil.database.locks import ATTRIBUTIONS_EXCLUSIVE, Lock
@@ -13,7 +14,16 @@ from counterfoil.database.queries import sql
 from counterfoil.database.turns import TURNS
 from counterfoil.events import LinkCreated, UserCreated
 from counterfoil.partners.rules import LinkRow, add_links, program_of, read_suffixes, users
-from counterfoil.partners.store import ensure_partners, ensure_programs
+from counterfoil.partners.store import (
+    COMPARED_LINKS,
+    COMPARED_PARTNERS,
+    COMPARED_PROGRAMS,
+    COMPARED_USERS,
+    ensure_partners,
+    ensure_programs,
+    find_programs,
+    ids_that_differ,
+)
 
 
 class RecordUsers:
@@ -29,6 +39,11 @@ class RecordUsers:
         """Write users."""
         known = await _write(connection, "insert_shop_users", "move_shop_users_earlier", plan.rows)
         return plan.outcome(known, 1)
+
+    async def comparisons(self, _: Connection, plan: Plan[UserCreated]) -> Sequence[tuple[Comparison, Rows]]:
+        """The users, to be compared with the ledger's."""
+        told = rows_told_by(plan.facts, plan.rows, 1, lambda event: [(event.user_id,)])
+        return [(COMPARED_USERS, told)]
 
 
 class Links(NamedTuple):
@@ -78,6 +93,28 @@ class RecordLinks:
         changed |= _first_of_each(made, links.programs, changed)
         changed |= _first_of_each(stubs, [event.partner_id for event in events], changed)
         return Outcome(unchanged=outcome.unchanged - changed, changed=lambda: changed)
+
+    async def comparisons(self, connection: Connection, links: Links) -> Sequence[tuple[Comparison, Rows]]:
+        """The links, to be compared with the ledger's, and the programs and partners that they name."""
+        ids = {domain: program for program, domain in links.domains.items()}
+        other_ids = ids_that_differ(ids, await find_programs(connection, ids))
+        rows = [_with_program(row, other_ids) for row in links.rows]
+        programs = _sources_of(links.facts, links.programs)
+        partners = _sources_of(links.facts, [event.partner_id for event in links.facts.events])
+        return [
+            (COMPARED_LINKS, rows_told_by(links.facts, rows, 1, lambda event: [(event.link_id,)])),
+            (COMPARED_PROGRAMS, [(links.domains[name], name, *source) for name, source in programs.items()]),
+            (COMPARED_PARTNERS, [(name, *source) for name, source in partners.items()]),
+        ]
+
+
+def _sources_of(facts: Facts[LinkCreated], named: Sequence[str | None]) -> dict[str, tuple[int, int]]:
+    """What some events name → the record of the first that does."""
+    found: dict[str, tuple[int, int]] = {}
+    for name, *source in zip(named, facts.source_ids, facts.offsets, strict=True):
+        if name is not None:
+            found.setdefault(name, (source[0], source[1]))
+    return found
 
 
 def _with_program(row: LinkRow, other_ids: dict[str, str]) -> LinkRow:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from counterfoil.database.comparison import Comparison
 from counterfoil.database.connection import Connection
 from counterfoil.database.counters import Counter
 from counterfoil.database.ledger import LedgerTable
+from counterfoil.database.locks import ORDERS_SHARED
 from counterfoil.database.queries import sql
 
 PROMO_USES = LedgerTable(
@@ -28,6 +30,16 @@ PROMO_USES = LedgerTable(
     deciding=7,
     find_new="find_new_promo_uses",
     replace="replace_promo_uses",
+    keep_refused="keep_refused_promo_uses",
+)
+
+COMPARED_USES = Comparison(
+    PROMO_USES.table,
+    ("order_id", "code", *PROMO_USES.columns[2:]),
+    PROMO_USES.key_size,
+    find="find_different_promo_uses",
+    overwrite="overwrite_promo_uses",
+    locks=(ORDERS_SHARED,),
 )
 
 PROMO_COUNTS = Counter(
@@ -37,6 +49,15 @@ PROMO_COUNTS = Counter(
     recount="recount_promo_code",
     size="count_promo_codes",
 )
+
+REVERSED_USES = Counter(
+    table="promo_code_uses (reversed)",
+    drift="drift_of_reversed_uses",
+    lock="hold_order_ledgers",
+    recount="reverse_uses",
+    size="count_reversed_uses",
+)
+"""A canceled order's promo uses must be marked; one that no cancellation has made may be somebody's own."""
 
 
 async def hold_promo_codes(connection: Connection, codes: Iterable[str]) -> dict[str, int]:

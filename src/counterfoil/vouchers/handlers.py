@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import ClassVar, NamedTuple
 
+from counterfoil.database.comparison import Comparison, Rows, rows_since, told_rows
 from counterfoil.database.connection import Connection
 from counterfoil.database.facts import PLAN_SLICE, Facts, Outcome, Plan, plan_standing
 from counterfoil.database.ledger import Ledger
@@ -29,6 +30,11 @@ from counterfoil.vouchers.rules import (
 from counterfoil.vouchers.store import (
     ATTEMPTS,
     CLAIMS,
+    COMPARED_ATTEMPTS,
+    COMPARED_CLAIMS,
+    COMPARED_IMPRESSIONS,
+    COMPARED_SCANS,
+    COMPARED_VOUCHERS,
     IMPRESSIONS,
     SCANS,
     VOUCHERS,
@@ -67,6 +73,12 @@ class RecordVouchers(_VoucherFacts):
         await hold_vouchers(connection, self.held(plan))
         return await self.ledger.write_plan(connection, plan)
 
+    async def comparisons(
+        self, _: Connection, plan: Plan[VoucherCreated]
+    ) -> Sequence[tuple[Comparison, Rows]]:
+        """What is told of vouchers, to be compared with the ledger's."""
+        return [(COMPARED_VOUCHERS, told_rows(plan, VOUCHERS.key_size))]
+
 
 class RecordImpressions(_VoucherFacts):
     """An impression is one row, with the content that was first."""
@@ -86,6 +98,10 @@ class RecordImpressions(_VoucherFacts):
         """Write impressions; the vouchers first, since new ones are counted before those that give way."""
         await hold_vouchers(connection, self.held(plan))
         return await self.ledger.write_plan(connection, plan)
+
+    async def comparisons(self, _: Connection, plan: Plan[Impression]) -> Sequence[tuple[Comparison, Rows]]:
+        """The impressions, to be compared with the ledger's."""
+        return [(COMPARED_IMPRESSIONS, told_rows(plan, IMPRESSIONS.key_size))]
 
 
 class RecordClaims(_VoucherFacts):
@@ -110,6 +126,10 @@ class RecordClaims(_VoucherFacts):
         observed = await observe_claims(connection, [(claim.customer_id, claim.voucher_id) for claim in some])
         return replace(outcome, observed=observed)
 
+    async def comparisons(self, _: Connection, plan: Plan[Claim]) -> Sequence[tuple[Comparison, Rows]]:
+        """The claims, to be compared with the ledger's."""
+        return [(COMPARED_CLAIMS, told_rows(plan, CLAIMS.key_size))]
+
 
 class RecordRedemptions(_VoucherFacts):
     """An attempt to redeem is one row, with the content that was first, whether it succeeded or not."""
@@ -130,12 +150,17 @@ class RecordRedemptions(_VoucherFacts):
         await hold_vouchers(connection, self.held(plan))
         return await self.ledger.write_plan(connection, plan)
 
+    async def comparisons(self, _: Connection, plan: Plan[Redemption]) -> Sequence[tuple[Comparison, Rows]]:
+        """The attempts, to be compared with the ledger's."""
+        return [(COMPARED_ATTEMPTS, told_rows(plan, ATTEMPTS.key_size))]
+
 
 class Scans(NamedTuple):
-    """The rows of some scans, sorted by key."""
+    """The rows of some scans, sorted by key; `again` are those of keys that one stands for already."""
 
     facts: Facts[Scan]
     rows: Sequence[ScanRow]
+    again: Sequence[ScanRow] = ()
 
 
 class RecordScans(_VoucherFacts):
@@ -148,10 +173,11 @@ class RecordScans(_VoucherFacts):
     async def plan(self, facts: Facts[Scan]) -> Scans:
         """The rows of these scans."""
         rows: dict[object, ScanRow] = {}
+        again: list[ScanRow] = []
         for start in range(0, len(facts.events), PLAN_SLICE):
-            add_scans(rows, facts, start, start + PLAN_SLICE, self._keep)
+            again += add_scans(rows, facts, start, start + PLAN_SLICE, self._keep)
             await TURNS.preparing()
-        return Scans(facts, sorted(rows.values()))  # same lock order in every worker
+        return Scans(facts, sorted(rows.values()), again)  # same lock order in every worker
 
     def held(self, plan: Scans) -> Collection[str]:
         """The vouchers to hold."""
@@ -159,10 +185,15 @@ class RecordScans(_VoucherFacts):
 
     async def write(self, connection: Connection, plan: Scans) -> Outcome:
         """Write scans."""
-        facts, rows = plan
+        facts, rows, _ = plan
         await self._refuse_closed(connection, facts)
         known = await self.ledger.write(connection, rows)
         return Plan(facts, rows).outcome(known, SCANS.key_size)
+
+    async def comparisons(self, connection: Connection, plan: Scans) -> Sequence[tuple[Comparison, Rows]]:
+        """The scans, to be compared with the ledger's: each by itself, for the first that came stands."""
+        since = await scans_closed_before(connection)
+        return [(COMPARED_SCANS, rows_since((*plan.rows, *plan.again), 1, since))]
 
     @staticmethod
     async def _refuse_closed(connection: Connection, facts: Facts[Scan]) -> None:

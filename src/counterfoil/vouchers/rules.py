@@ -193,8 +193,12 @@ def add_scans(
     start: int,
     stop: int,
     keep: Callable[[str], str | None],
-) -> None:
-    """Add the rows of some of the scans: of several with one id and time the first. `keep` is of an address."""
+) -> list[ScanRow]:
+    """Add the rows of some of the scans: of several with one id and time the first; answers the others.
+
+    `keep` tells what is kept of an address.
+    """
+    again: list[ScanRow] = []
     for index in range(start, min(stop, len(facts.events))):
         scan = facts.events[index]
         scan_id, at = scan.scan_id or derived_id(facts.origin(index)), scan.timestamp
@@ -216,7 +220,10 @@ def add_scans(
         )
         first = rows.setdefault(scan_id, row)
         if first is not row and first[1] != at:  # one id at two times is two scans
-            rows.setdefault((scan_id, at), row)
+            first = rows.setdefault((scan_id, at), row)
+        if first is not row:
+            again.append(row)
+    return again
 
 
 def scans_before(facts: Facts[Scan], bound: datetime) -> frozenset[tuple[int, int]]:

@@ -8,9 +8,10 @@ from struct import Struct
 from typing import Any
 
 from counterfoil.database.binary_copy import timestamptz
+from counterfoil.database.comparison import Comparison
 from counterfoil.database.connection import Connection
 from counterfoil.database.counters import Counter
-from counterfoil.database.joined import joined_ids, joined_times
+from counterfoil.database.joined import joined_ids, joined_numbers, joined_texts, joined_times
 from counterfoil.database.ledger import LedgerTable
 from counterfoil.database.partitions import PartitionedLedger
 from counterfoil.database.queries import sql
@@ -167,6 +168,27 @@ ATTEMPTS = LedgerTable(
     replace="replace_redemptions",
     keep_refused="keep_refused_redemptions",
 )
+
+
+def _compared(ledger: LedgerTable, what: str, held: str = "voucher_id") -> Comparison:
+    return Comparison(
+        ledger.table,
+        ledger.columns,
+        ledger.key_size,
+        find=f"find_different_{what}",
+        overwrite=f"overwrite_{what}",
+        holds="hold_vouchers",
+        held=held,
+    )
+
+
+COMPARED_SCANS = _compared(SCANS, "scans")._replace(
+    joins=(joined_ids, joined_times, joined_ids, *[joined_texts] * 8, joined_numbers, joined_numbers)
+)
+COMPARED_VOUCHERS = _compared(VOUCHERS, "vouchers", held="id")
+COMPARED_IMPRESSIONS = _compared(IMPRESSIONS, "impressions")
+COMPARED_CLAIMS = _compared(CLAIMS, "claims")
+COMPARED_ATTEMPTS = _compared(ATTEMPTS, "redemptions")
 
 
 def _counter(table: str) -> Counter:
