@@ -12,6 +12,7 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
+from counterfoil.console import dead_letters
 from counterfoil.console.rates import Account, Look
 from support.browser import FAINT_TEXTS, Watched, running_browser, watched_page
 from support.console import TOKEN, Served, park, serving, stock
@@ -405,3 +406,130 @@ async def test_all_can_be_done_by_keyboard(served: Served, db, open_page: OpenPa
     await page.focus("#scan-now")
     await page.keyboard.press("Space")
     await says(watched, "#scan-result", "0 products are low")
+
+
+# Dead letters
+
+
+async def test_dead_letters_are_filtered_and_all_that_match_retried(
+    served: Served, db, open_page: OpenPage
+) -> None:
+    good, bad = await park(db, ORDER, kind="too_large"), await park(db, b"{", offset=1, kind="too_large")
+    other = await park(db, b"[", offset=2, topic="click")
+    watched = await open_page(served, "/ops/dead-letters")
+    page = watched.page
+    assert "3 open" in await text_of(watched, "#part")
+    await page.select_option("#by-kind", "too_large")
+    await page.get_by_role("button", name="Filter").click()
+    await page.wait_for_url("**kind=too_large**")
+    assert await page.locator(f"#letter-{other}").count() == 0
+    await page.click("#retry-matching")
+    await says(watched, "#said", "2 tried: 1 applied, 1 refused again.")
+    await page.wait_for_selector(f"#letter-{good}", state="detached")
+    assert "1 open that match" not in await text_of(watched, "#part")  # its reason is today's now
+    assert await db.fetchval("SELECT error_kind FROM dead_letters WHERE id = $1", bad) == "not_json"
+    assert await db.fetchval("SELECT retried_at FROM dead_letters WHERE id = $1", other) is None
+
+
+async def test_of_many_that_match_the_next_press_goes_on_behind_the_refused(
+    served: Served, db, open_page: OpenPage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dead_letters, "RETRIED_AT_ONCE", 2)
+    for n in range(3):
+        await park(db, b"{", offset=n)
+    good = await park(db, ORDER, offset=3)
+    watched = await open_page(served, "/ops/dead-letters")
+    await watched.page.click("#retry-matching")
+    await says(watched, "#said", "2 tried: 2 refused again. 2 behind them are left.")
+    await says(watched, "#retry-matching", "Retry the next")
+    await watched.page.click("#retry-matching")
+    await says(watched, "#said", "2 tried: 1 applied, 1 refused again.")
+    await watched.page.wait_for_selector(f"#letter-{good}", state="detached")
+
+
+async def test_a_dead_letter_is_looked_at_and_dropped_by_keyboard(
+    served: Served, db, open_page: OpenPage
+) -> None:
+    letter = await park(db, b'{"order_id": ""}', kind="missing_field", error="order_id: must be there")
+    watched = await open_page(served, "/ops/dead-letters")
+    page = watched.page
+    await page.focus(f"#open-{letter}")
+    await page.keyboard.press("Enter")
+    await page.wait_for_url(f"**/ops/dead-letters/{letter}")
+    assert "Field order_id" in await text_of(watched, ".facts")
+    assert "Rules now refused: missing_field" in await text_of(watched, ".facts")
+    assert '{"order_id": ""}' in await text_of(watched, "pre")
+    assert "00000000 7b 22" in await text_of(watched, "pre.dump")
+    await page.focus("#drop")
+    await page.keyboard.press("Enter")
+    assert await text_of(watched, "#drop-reason-error") == "Give it up, because is required"
+    assert await focused(watched) == "drop-reason"
+    await page.keyboard.type("a test of somebody's <b>")
+    await page.keyboard.press("Enter")
+    await says(watched, "#said", f"Dead letter {letter} is dropped")
+    await says(watched, ".facts", "dropped by admin-api")
+    assert "a test of somebody's <b>" in await text_of(watched, ".facts")
+    assert await page.locator("#drop, #retry").count() == 0
+    assert await focused(watched) == "said"
+    row = await db.fetchrow("SELECT resolution, resolved_because, value FROM dead_letters")
+    assert tuple(row) == ("dropped", "a test of somebody's <b>", b'{"order_id": ""}')
+
+
+async def test_with_a_session_a_dead_letter_is_retried_on_its_page(pool, db, open_page: OpenPage) -> None:
+    letter = await park(db, ORDER)
+    async with serving(pool) as served:
+        watched = await open_page(served, "/ops/login")
+        await watched.page.fill("#token", TOKEN)
+        await watched.page.keyboard.press("Enter")
+        await watched.page.wait_for_url("**/ops")
+        await watched.open(f"/ops/dead-letters/{letter}")
+        assert "accepted: a retry would take it" in await text_of(watched, ".facts")
+        await watched.page.click("#retry")
+        await says(watched, "#said", "is applied")
+        await says(watched, ".facts", "applied, 20")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_dead_letters_can_be_read_in_both_schemes_and_on_a_phone(
+    served: Served, db, open_page: OpenPage, scheme: str
+) -> None:
+    await fill_with_everything(db)
+    letter = await db.fetchval("SELECT min(id) FROM dead_letters")
+    await db.execute(
+        "UPDATE dead_letters SET headers = $1, copy_error = $2, retried_at = now() WHERE id = $3",
+        json.dumps([["a" * 200, "b" * 900], ["", None], ["bin", {"base64": "/w=="}]]),
+        "too large " + "x" * 200,
+        letter,
+    )
+    await db.execute(
+        "UPDATE dead_letters SET resolved_at = now(), resolution = 'dropped', resolved_by = 'x', resolved_because = $1 "
+        "WHERE id = (SELECT max(id) FROM dead_letters)",
+        "long " * 100,
+    )
+    phone = {"viewport": {"width": 360, "height": 780}, "has_touch": True, "is_mobile": True}
+    for path in ("/ops/dead-letters?resolved=true", f"/ops/dead-letters/{letter}"):
+        watched = await open_page(served, path, color_scheme=scheme, **phone)
+        assert await watched.page.evaluate("document.documentElement.scrollWidth") == 360
+        assert await watched.page.evaluate(FAINT_TEXTS) == []
+
+
+async def test_the_overview_tells_of_the_last_recount(served: Served, db, open_page: OpenPage) -> None:
+    watched = await open_page(served, "/ops")
+    assert "were not recounted yet" in await text_of(watched, "#verified")
+    await db.execute(
+        "INSERT INTO verifications (started_at, seconds, checked, drifted, drift) VALUES (now(), 1.25, $1, 7, $2)",
+        json.dumps({"promo_codes": 1200, "vouchers": 34}),
+        json.dumps(
+            [{"table": "promo_codes", "key": "<b>", "counter": "times_used", "stored": None, "counted": "3"}]
+        ),
+    )
+    await says(watched, "#verified", "7 numbers are not what their ledgers say")
+    told = await text_of(watched, "#verified")
+    assert "1,234 rows in 1.2 s" in told
+    assert "promo_codes <b> times_used: no row, should be 3" in told
+    assert "and 6 more" in told
+    assert await watched.page.evaluate(FAINT_TEXTS) == []
+    await db.execute(
+        "INSERT INTO verifications (started_at, seconds, checked, drifted) VALUES (now(), 1, '{}', 0)"
+    )
+    await says(watched, "#verified", "✓ Every counter is what its ledger says")

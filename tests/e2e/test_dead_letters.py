@@ -11,6 +11,7 @@ import pytest
 from aiokafka.producer import message_accumulator, producer
 from aiokafka.record import default_records
 
+from support.alerts import listening
 from support.command import counterfoil
 from support.factories import Message, a_malformed_order, an_order, order_ids, orders
 from support.ledgers import (
@@ -275,3 +276,45 @@ async def test_a_retried_record_that_came_again_meanwhile_is_a_duplicate(
 
     assert (retried.code, [r["outcome"] for r in json.loads(retried.out)]) == (0, ["duplicate"])
     assert await counted(db) == {"SPRING": 1}
+
+
+async def test_a_copy_of_each_parked_record_comes_out_where_it_is_asked_for(
+    stream: Stream, db: asyncpg.Connection, start_worker: StartWorker
+) -> None:
+    """The idempotent producer is on, as by default; a worker that is killed leaves what it owes to the next."""
+    await stream.create(partitions=1)
+    await stream.publish(*MALFORMED.values(), an_order())
+    silent = await start_worker(stream.kafka, only="ingest", dlq_topics=True, max_event_bytes=2_000)
+    await everything_is_read(db, stream)
+    silent.kill()  # parked, and nobody has published yet
+
+    async with listening(stream.kafka.bootstrap_servers, f"{stream.placed}.dlq") as heard:
+        await start_worker(stream.kafka, dlq_topics=True, max_event_bytes=2_000)
+        await heard.hears_records(len(MALFORMED))
+        await stream.publish(Message(b"[]", b"last"))
+        await heard.hears_records(len(MALFORMED) + 1)
+        await eventually(lambda: db.fetchval("SELECT count(*) = 0 FROM dead_letters WHERE copy_due"))
+    by_kind = {
+        dict(r.headers)["__connect.errors.exception.class.name"].decode(): r for r in heard.records[:-1]
+    }
+    assert by_kind.keys() == MALFORMED.keys()
+    for kind, sent in MALFORMED.items():
+        copy = by_kind[kind]
+        assert (copy.key, copy.value) == (sent.key, sent.value)
+        assert list(copy.headers)[:-5] == list(sent.headers)
+        assert dict(copy.headers)["__connect.errors.topic"] == stream.placed.encode()
+    assert await counted(db) == {"SPRING": 1}
+
+
+async def test_without_the_setting_no_topic_of_copies_is_made(
+    stream: Stream, db: asyncpg.Connection, start_worker: StartWorker
+) -> None:
+    await stream.create(partitions=1)
+    await stream.publish(a_malformed_order())
+    worker = await start_worker(stream.kafka)
+    await everything_is_read(db, stream)
+    assert await worker.terminate() == 0
+
+    assert await db.fetchval("SELECT count(*) FROM dead_letters WHERE copy_due OR copied_at IS NOT NULL") == 0
+    async with stream.admin() as admin:
+        assert f"{stream.placed}.dlq" not in await admin.list_topics()

@@ -10,8 +10,10 @@ import pytest
 from support.command import counterfoil
 from support.factories import order_ids, orders
 from support.ledgers import counted, everything_is_read
+from support.probes import metric
 from support.servers import StartWorker
 from support.stream import Stream
+from support.waiting import eventually
 
 pytestmark = pytest.mark.kafka
 
@@ -57,3 +59,30 @@ async def test_verify_says_that_the_database_is_away() -> None:
 
     assert ended.code == 3
     assert len(ended.err.splitlines()) == 1
+
+
+async def test_a_worker_recounts_by_the_clock_and_every_worker_shows_what_was_found(
+    stream: Stream, db: asyncpg.Connection, start_worker: StartWorker
+) -> None:
+    await db.execute("INSERT INTO affiliate_coupons (code, times_used, usage_count) VALUES ('NEVER', 7, 7)")
+    worker = await start_worker(stream.kafka, only="schedule", ready_within=None, verify_interval_s=3600)
+    await eventually(lambda: db.fetchval("SELECT drifted FROM verifications"))
+    await eventually(lambda: "counters_drifted" in worker.log_tail())
+    assert "NEVER" in worker.log_tail()
+
+    another = await start_worker(stream.kafka, only="relay")
+    await eventually(lambda: metric(another, "counter_drift", table="affiliate_coupons"))
+    assert await metric(another, "counter_drift", table="affiliate_coupons") == 2
+    assert await metric(another, "counter_drift", table="promo_codes") == 0
+    assert await metric(another, "verified_timestamp_seconds") > 0
+    assert await db.fetchval("SELECT count(*) FROM verifications") == 1
+    assert await worker.terminate() == 0
+
+
+async def test_an_interval_of_nothing_recounts_nothing(
+    stream: Stream, db: asyncpg.Connection, start_worker: StartWorker
+) -> None:
+    worker = await start_worker(stream.kafka, only="schedule", ready_within=None, verify_interval_s=0)
+    await eventually(lambda: db.fetchval("SELECT count(*) FROM job_turns"))  # the others have begun
+    assert await worker.terminate() == 0
+    assert await db.fetchval("SELECT count(*) FROM verifications") == 0

@@ -12,6 +12,7 @@ from counterfoil.database.queries import sql
 from counterfoil.errors import HaltingFailure, TransientFailure
 from counterfoil.events import OrderPlaced, Rules
 from counterfoil.ingest import dead_letters
+from counterfoil.ingest.dead_letters import Chosen, measure, next_ids
 from counterfoil.ingest.records import Malformed, headers_from_json
 from counterfoil.ingest.retry import Retried, retry_dead_letter
 from counterfoil.routing import routes, routes_by_topic
@@ -66,16 +67,26 @@ async def test_parked_records_are_listed_newest_first_and_filtered(db):
     )
     await db.execute("UPDATE dead_letters SET resolved_at = now() WHERE id = $1", await parked(db, offset=3))
 
-    async def listed(*filters):
-        return [row["id"] for row in await db.fetch(sql("list_dead_letters"), *filters)]
+    async def listed(*filters, resolved=False, limit=10, offset=0):
+        found = [
+            [row["id"] for row in await db.fetch(sql(name), *filters, resolved, limit, offset, 100)]
+            for name in ("list_dead_letters", "list_dead_letters_in_short")
+        ]
+        assert found[0] == found[1]
+        return found[0]
 
-    assert await listed(None, None, None, False, 10, 0) == [second, first]
-    assert len(await listed(None, None, None, True, 10, 0)) == 3
-    assert await listed("order.canceled", None, None, False, 10, 0) == [second]
-    assert await listed(None, "not_json", None, False, 10, 0) == [first]
-    assert await listed(None, None, NOON, False, 10, 0) == [first]
-    assert await listed(None, None, None, False, 1, 1) == [first]
-    assert [r["id"] for r in await db.fetch(sql("open_dead_letter_ids"), None, None, None)] == [first, second]
+    assert await listed(None, None, None, None) == [second, first]
+    assert len(await listed(None, None, None, None, resolved=True)) == 3
+    assert await listed("order.canceled", None, None, None) == [second]
+    assert await listed(None, "not_json", None, None) == [first]
+    assert await listed(None, None, NOON, None) == [first]
+    assert await listed(None, None, None, NOON) == [second]
+    assert await listed(None, None, None, None, limit=1, offset=1) == [first]
+    assert await measure(db, Chosen()) == (2, second)
+    assert await measure(db, Chosen(since=NOON)) == (1, first)
+    assert await next_ids(db, Chosen(), 0, second, 10) == [first, second]
+    assert await next_ids(db, Chosen(), first, second, 10) == [second]
+    assert await next_ids(db, Chosen(kind="not_json"), 0, second, 10) == [first]
 
 
 async def test_a_retried_record_that_is_right_now_is_applied(db):

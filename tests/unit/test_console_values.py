@@ -188,7 +188,7 @@ async def test_all_parts_are_asked_for_anew_after_something_was_changed(monkeypa
 
     monkeypatch.setattr(Kept, "part", part)
     await overview.Looking(Health(), Metrics(), Rates(), lambda: None).overview(fresh=True)
-    assert asked == [True] * 4
+    assert asked == [True] * 5
 
 
 async def test_a_page_is_rendered_once_for_all_who_look() -> None:

@@ -16,6 +16,7 @@ import asyncpg
 from counterfoil.api.problems import is_away
 from counterfoil.api.requests import within
 from counterfoil.console.rates import Rates
+from counterfoil.database import verifications
 from counterfoil.database.connection import Connection
 from counterfoil.database.queries import sql
 from counterfoil.telemetry.health import Health
@@ -36,6 +37,7 @@ LOW_SHOWN = 20
 LETTERS_SHOWN = 20
 LETTER_BYTES = 1_024
 ALERTS_SHOWN = 10
+DRIFT_SHOWN = 5
 OF_LATE = timedelta(minutes=10)
 """How long a dead letter that went through still stands among the others, so that it is seen that it did."""
 
@@ -106,6 +108,24 @@ class Alerts:
 
 
 @dataclass(frozen=True, slots=True)
+class Verified:
+    """The latest recount of all counters, and the first numbers that it found wrong."""
+
+    started_at: datetime
+    seconds: float
+    rows: int
+    drifted: int
+    first: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class LastVerified:
+    """The latest recount, None before the first."""
+
+    last: Verified | None
+
+
+@dataclass(frozen=True, slots=True)
 class Part(Generic[T]):
     """A part of the page, or why it cannot be shown."""
 
@@ -125,6 +145,7 @@ class Overview:
     low_stock: Part[LowStock]
     dead_letters: Part[DeadLetters]
     alerts: Part[Alerts]
+    verified: Part[LastVerified]
 
 
 class Kept(Generic[T]):
@@ -192,15 +213,17 @@ class Looking:
         self._low_stock = Kept(find_low_stock)
         self._dead_letters = Kept(find_dead_letters)
         self._alerts = Kept(find_alerts)
+        self._verified = Kept(find_verified)
 
     async def overview(self, *, fresh: bool = False) -> Overview:
         """Everything as it is now, or as good as; what cannot be had says why."""
         pool = self._pool()
-        counters, low_stock, dead_letters, alerts = await asyncio.gather(
+        counters, low_stock, dead_letters, alerts, verified = await asyncio.gather(
             self._counters.part(pool, fresh=fresh),
             self._low_stock.part(pool, fresh=fresh),
             self._dead_letters.part(pool, fresh=fresh),
             self._alerts.part(pool, fresh=fresh),
+            self._verified.part(pool, fresh=fresh),
         )
         return Overview(
             taken_at=datetime.now(UTC),
@@ -211,6 +234,7 @@ class Looking:
             low_stock=low_stock,
             dead_letters=dead_letters,
             alerts=alerts,
+            verified=verified,
         )
 
     def _topics(self) -> list[Topic]:
@@ -259,6 +283,15 @@ async def find_dead_letters(connection: Connection) -> DeadLetters:
     letters = await connection.fetch(sql("latest_dead_letters"), LETTERS_SHOWN, LETTER_BYTES, OF_LATE)
     waiting = await connection.fetch(sql("count_open_dead_letters"))
     return DeadLetters([dict(row) for row in letters], {row["error_kind"]: row["waiting"] for row in waiting})
+
+
+async def find_verified(connection: Connection) -> LastVerified:
+    """What the schedule has found when it recounted everything."""
+    kept = await verifications.last(connection)
+    if kept is None:
+        return LastVerified(None)
+    rows, first = sum(kept.checked.values()), kept.drift[:DRIFT_SHOWN]
+    return LastVerified(Verified(kept.started_at, kept.seconds, rows, kept.drifted, first))
 
 
 async def find_alerts(connection: Connection) -> Alerts:

@@ -168,29 +168,29 @@ def to_page_or_login(request: AnyRequest, error: Exception) -> Response[Any]:
         return html("", 401, {"HX-Redirect": "/ops/login"})
     if _comes_from_elsewhere(request):  # a strict cookie is not sent along, so our own page must ask
         return html(render("again.html", {"path": request.scope["path"]}))
-    return _redirect("/ops/login")
+    return redirect("/ops/login")
 
 
-_as_page: Any = {
+AS_PAGE: Any = {
     "opt": {PAGE: True},
     "include_in_schema": False,
     "exception_handlers": {Exception: to_page_or_login},
 }
 
 
-@get("/ops", **_as_page)
+@get("/ops", **AS_PAGE)
 async def ops(request: AnyRequest, console: NamedDependency[Console]) -> Response[str]:
     """The live state."""
     return console.page(request, "ops.html", live=await console.live())
 
 
-@get("/ops/live", **_as_page)
+@get("/ops/live", **AS_PAGE)
 async def live(console: NamedDependency[Console], fresh: FromQuery[bool] = False) -> Response[str]:
     """The part of the page that changes."""
     return html(await console.live(fresh=fresh))
 
 
-@get("/ops/settings", **_as_page)
+@get("/ops/settings", **AS_PAGE)
 async def ops_settings(request: AnyRequest, console: NamedDependency[Console]) -> Response[str]:
     """What is configured, and what can be tried out."""
     described, channels = await asyncio.to_thread(console.described)
@@ -210,7 +210,7 @@ async def ops_settings(request: AnyRequest, console: NamedDependency[Console]) -
 async def login_page(request: AnyRequest, console: NamedDependency[Console]) -> Response[Any]:
     """Asks for the token, where one is set."""
     if not console.sessions.needed or console.sessions.of(request.scope["headers"]):
-        return _redirect("/ops")
+        return redirect("/ops")
     return console.page(request, "login.html", trouble="")
 
 
@@ -218,13 +218,13 @@ async def login_page(request: AnyRequest, console: NamedDependency[Console]) -> 
 async def login(request: AnyRequest, body: RawBody, console: NamedDependency[Console]) -> Response[Any]:
     """Takes the token once, and begins a session."""
     if not console.sessions.needed:
-        return _redirect("/ops")
+        return redirect("/ops")
     if is_cross_site(dict(request.scope["headers"])):
         return console.page(
             request, "login.html", 403, trouble="Another site has sent this. Log in from here."
         )
     if console.is_token(_field(body, "token")):
-        return _redirect("/ops", _cookie(request, console, console.sessions.begin()))
+        return redirect("/ops", _cookie(request, console, console.sessions.begin()))
     return _refused(request, console)
 
 
@@ -251,7 +251,8 @@ def _cookie(request: AnyRequest, console: Console, value: str) -> str:
     return session_cookie(value, is_https=console.clients.is_https(request.scope))
 
 
-def _redirect(path: str, cookie: str | None = None) -> Response[Any]:
+def redirect(path: str, cookie: str | None = None) -> Response[Any]:
+    """The way to another page of ours."""
     return html("", 303, {"Location": path} | ({"Set-Cookie": cookie} if cookie else {}))
 
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import msgspec
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -98,6 +99,12 @@ def json_text(value: object) -> str:
     return msgspec.json.encode(value).decode()
 
 
+def leads_to(cell: object) -> str:
+    """Where a cell leads: to the explanation of what it names; '' for one that names nothing."""
+    kind, key = getattr(cell, "kind", None), getattr(cell, "key", None)
+    return "" if not kind or key is None else f"/ops/explain/{kind}?{urlencode({'id': key})}"
+
+
 def _number(character: str) -> str:
     code = ord(character)
     return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
@@ -127,6 +134,8 @@ def _made() -> Environment:
         "clock": clock_text,
         "count": count_text,
         "json": json_text,
+        "leads": leads_to,
+        "lines": visible_lines,
         "money": money_text,
         "payload": payload,
         "rate": rate_text,

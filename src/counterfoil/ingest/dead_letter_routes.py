@@ -1,9 +1,9 @@
-"""`/api/dead-letters`: parked records with their reasons, and their retry down the live road."""
+"""`/api/dead-letters`: parked records with their reasons, their retry down the live road, and giving them up."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+import time
 from datetime import UTC, datetime
 from typing import Annotated, Any, NamedTuple
 
@@ -11,17 +11,25 @@ import asyncpg
 import msgspec
 from litestar import Request, Response, get, post
 from litestar.di import NamedDependency
-from litestar.params import FromPath, FromQuery, QueryParameter
+from litestar.params import FromPath, FromQuery, QueryParameter, RawBody
 from msgspec import Struct
 
 from counterfoil.api.problems import invalid_field
-from counterfoil.api.requests import Listing, Offset, connection_of, page
+from counterfoil.api.requests import (
+    ACTOR,
+    Listing,
+    Offset,
+    Reason,
+    connection_of,
+    page,
+    read_body,
+    takes,
+)
 from counterfoil.api.writing import Time, time_text
 from counterfoil.database.queries import sql
 from counterfoil.errors import RequestError
-from counterfoil.events import Rules
-from counterfoil.ingest.retry import retry_dead_letter
-from counterfoil.ingest.routes import Route
+from counterfoil.ingest.dead_letters import Chosen, drop, measure
+from counterfoil.ingest.retry import KnownRoutes, Retried, retry_chosen, retry_dead_letter
 
 PATH = "/api/dead-letters"
 
@@ -33,8 +41,17 @@ MOST_LISTED = 200
 
 HIGHEST_ID = 2**63 - 1
 
-KnownRoutes = Mapping[str, tuple[Route, Rules]]
-"""The dependency `known_routes`: topic → its event type with the rules."""
+MOST_RETRIED = 1_000
+"""Records that one request sends down the road again."""
+
+AT_ONCE = 50
+"""Of them in one transaction: it holds the loop of a worker that does other work, too."""
+
+MOST_TOLD = 50
+"""Refusals that an answer lists."""
+
+RETRIED_WITHIN_S = 10.0
+"""And no more once that is over: who asks is told how many are left."""
 
 LetterLimit = Annotated[int, QueryParameter(ge=1, le=MOST_LISTED, description="rows, at most")]
 Kind = Annotated[str | None, QueryParameter(description="the rule that was broken, as in `not_json`")]
@@ -62,6 +79,10 @@ class DeadLetter(Struct, rename="camel", omit_defaults=True):
     retried_at: Time | None
     resolved_at: Time | None
     resolution: str | None
+    resolved_by: str | None = None
+    resolved_because: str | None = None
+    copied_at: Time | None = None
+    copy_error: str | None = None
     key_base64: str | None = None
     value_base64: str | None = None
     value_is_cut: bool = False
@@ -87,6 +108,47 @@ class RetriedLetter(Struct, rename="camel"):
     reason: str
 
 
+class DropOrder(Struct, rename="camel", forbid_unknown_fields=True):
+    """Why a parked record is given up."""
+
+    reason: Reason
+
+
+class DroppedLetter(Struct, rename="camel"):
+    """A parked record that was given up; its row and its bytes stay."""
+
+    id: int
+    outcome: str
+    reason: str
+
+
+class RetryOrder(Struct, rename="camel", forbid_unknown_fields=True):
+    """Which parked records to try again: all open ones that these leave, oldest first, from behind `after` on."""
+
+    topic: str | None = None
+    kind: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    after: Annotated[int, msgspec.Meta(ge=0, le=HIGHEST_ID)] = 0
+    limit: Annotated[int, msgspec.Meta(ge=1, le=MOST_RETRIED)] = 100
+
+
+class RetriedLetters(Struct, rename="camel"):
+    """What became of them, the last that was tried, and how many behind it are left.
+
+    A record that is refused stays open: ask again with `after` = `last` until none is left.
+    """
+
+    retried: int
+    applied: int
+    duplicate: int
+    refused: int
+    gone: int
+    left: int
+    last: int
+    refusals: list[RetriedLetter]
+
+
 @get(PATH)
 async def list_dead_letters(  # noqa: PLR0913, PLR0917 - one parameter a filter
     request: Request[Any, Any, Any],
@@ -94,14 +156,17 @@ async def list_dead_letters(  # noqa: PLR0913, PLR0917 - one parameter a filter
     topic: FromQuery[str | None] = None,
     kind: Kind = None,
     since: FromQuery[datetime | None] = None,
+    until: FromQuery[datetime | None] = None,
     resolved: FromQuery[bool] = False,
     limit: LetterLimit = 50,
     offset: Offset = 0,
 ) -> Response[list[DeadLetter]]:
     """Parked records, newest first; those that went through since only where `resolved` asks for them too."""
-    wanted = (_storable(topic), _storable(kind), _in_utc(since), resolved, limit + 1, offset, SHOWN_BYTES)
+    chosen = chosen_of(topic, kind, since, until)
     async with connection_of(pool) as connection:
-        rows = await connection.fetch(sql("list_dead_letters_with_values"), *wanted)
+        rows = await connection.fetch(
+            sql("list_dead_letters"), *chosen, resolved, limit + 1, offset, SHOWN_BYTES
+        )
     return page(request, [dead_letter(row) for row in rows], Listing(None, limit, offset))
 
 
@@ -109,7 +174,7 @@ async def list_dead_letters(  # noqa: PLR0913, PLR0917 - one parameter a filter
 async def show_dead_letter(letter_id: FromPath[int], pool: NamedDependency[asyncpg.Pool]) -> DeadLetter:
     """One parked record, whole; 404 where there is none."""
     async with connection_of(pool) as connection:
-        return dead_letter(await _find(connection, letter_id))
+        return dead_letter(await find_letter(connection, letter_id))
 
 
 @post(PATH + "/{letter_id:int}/retry", status_code=200)
@@ -126,6 +191,52 @@ async def retry_parked_record(
     if retried.outcome == "gone":
         raise RequestError(409, "this record went through already")
     return RetriedLetter(retried.id, retried.outcome, retried.reason)
+
+
+@post(PATH + "/{letter_id:int}/drop", status_code=200, operation_class=takes(DropOrder))
+async def drop_parked_record(
+    letter_id: FromPath[int], body: RawBody, pool: NamedDependency[asyncpg.Pool]
+) -> DroppedLetter:
+    """Give a parked record up for a reason; row and bytes stay. 404 where there is none, 409 when it is resolved."""
+    reason = read_body(body, DropOrder).reason.strip()
+    if not reason:
+        raise invalid_field("reason", "must say why")
+    async with connection_of(pool) as connection:
+        if not await _is_there(connection, letter_id):
+            raise _nothing_there()
+        if not await drop(connection, [letter_id], ACTOR, reason):
+            raise RequestError(409, "this record is resolved already")
+    return DroppedLetter(letter_id, "dropped", reason)
+
+
+@post(PATH + "/retry", status_code=200, operation_class=takes(RetryOrder))
+async def retry_parked_records(
+    body: RawBody, pool: NamedDependency[asyncpg.Pool], known_routes: NamedDependency[KnownRoutes]
+) -> RetriedLetters:
+    """Send parked records down the road again, 1,000 at most and for 10 s at most; tells how many are left."""
+    order = read_body(body or b"{}", RetryOrder)
+    chosen = chosen_of(order.topic, order.kind, order.since, order.until)
+    until = time.monotonic() + RETRIED_WITHIN_S
+    async with connection_of(pool) as connection:
+        last = (await measure(connection, chosen, order.after)).last
+        answer = RetriedLetters(0, 0, 0, 0, 0, 0, order.after, [])
+        async for batch in retry_chosen(
+            connection, chosen, known_routes, after=order.after, last=last, limit=order.limit, at_once=AT_ONCE
+        ):
+            _add(answer, batch)
+            if time.monotonic() > until:
+                break
+        answer.left = (await measure(connection, chosen, answer.last)).letters
+    return answer
+
+
+def _add(answer: RetriedLetters, batch: list[Retried]) -> None:
+    for one in batch:
+        setattr(answer, one.outcome, getattr(answer, one.outcome) + 1)
+    answer.retried += len(batch)
+    answer.last = max(one.id for one in batch)
+    refused = [RetriedLetter(one.id, one.outcome, one.reason) for one in batch if one.outcome == "refused"]
+    answer.refusals += refused[: MOST_TOLD - len(answer.refusals)]
 
 
 def dead_letter(row: asyncpg.Record) -> DeadLetter:
@@ -149,6 +260,10 @@ def dead_letter(row: asyncpg.Record) -> DeadLetter:
         retried_at=_moment(row["retried_at"]),
         resolved_at=_moment(row["resolved_at"]),
         resolution=row["resolution"],
+        resolved_by=row["resolved_by"],
+        resolved_because=row["resolved_because"],
+        copied_at=_moment(row["copied_at"]),
+        copy_error=row["copy_error"],
         key_base64=key.base64,
         value_base64=value.base64,
         value_is_cut=value.is_cut,
@@ -169,7 +284,8 @@ def text_of(value: bytes | None, *, is_cut: bool = False) -> str | None:
         return value[: error.start].decode() if is_last else None
 
 
-async def _find(connection: asyncpg.Connection, letter_id: int) -> asyncpg.Record:
+async def find_letter(connection: asyncpg.Connection, letter_id: int) -> asyncpg.Record:
+    """One parked record, whole; raises 404 where there is none."""
     found = None
     if 0 < letter_id <= HIGHEST_ID:
         found = await connection.fetchrow(sql("show_dead_letter"), letter_id)
@@ -187,21 +303,26 @@ def _nothing_there() -> RequestError:
     return RequestError(404, "there is no such dead letter")
 
 
+def chosen_of(topic: str | None, kind: str | None, since: datetime | None, until: datetime | None) -> Chosen:
+    """The filters of a request; raises 422 for a time without a zone."""
+    return Chosen(_storable(topic), _storable(kind), _in_utc(since, "since"), _in_utc(until, "until"))
+
+
 def _storable(text: str | None) -> str | None:
     """A filter that PostgreSQL takes: its text holds no NUL, so nothing is called so."""
     return None if text is None else text.replace("\0", "\ufffd")
 
 
-def _in_utc(since: datetime | None) -> datetime | None:
+def _in_utc(since: datetime | None, field: str) -> datetime | None:
     """The time that is asked for; raises 422 for one without a zone, or beyond the calendar in UTC."""
     if since is None:
         return None
     if since.tzinfo is None:
-        raise invalid_field("since", "must have a time zone, as in 2026-03-01T12:00:00Z")
+        raise invalid_field(field, "must have a time zone, as in 2026-03-01T12:00:00Z")
     try:
         return since.astimezone(UTC)
     except OverflowError:
-        raise invalid_field("since", "must be in the years 1 to 9999 in UTC") from None
+        raise invalid_field(field, "must be in the years 1 to 9999 in UTC") from None
 
 
 def _moment(time: datetime | None) -> Time | None:
@@ -218,4 +339,10 @@ def _read(value: bytes | None, size: int | None) -> _Bytes:
     return _Bytes(text, None if text is not None else base64.b64encode(value).decode(), whole, is_cut)
 
 
-DEAD_LETTER_ROUTES = (list_dead_letters, show_dead_letter, retry_parked_record)
+DEAD_LETTER_ROUTES = (
+    list_dead_letters,
+    show_dead_letter,
+    retry_parked_record,
+    drop_parked_record,
+    retry_parked_records,
+)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, Self
 from uuid import uuid4
@@ -21,7 +21,10 @@ STOP_WITHIN_S = 10.0
 CUT_OFF_WITHIN_S = 1.0
 ANSWER_WITHIN_S = 40.0
 
-HeaderList = list[tuple[str, bytes]]
+HeaderList = Sequence[tuple[str, bytes | None]]
+
+_NOTHING = object()
+"""Stands for a null value: aiokafka takes no record whose key and value are both null, though Kafka does."""
 
 
 class Published(NamedTuple):
@@ -47,9 +50,15 @@ class Publisher:
     """
 
     def __init__(
-        self, settings: Settings | None = None, *, answer_within_s: float = ANSWER_WITHIN_S, **overrides: Any
+        self,
+        settings: Settings | None = None,
+        *,
+        answer_within_s: float = ANSWER_WITHIN_S,
+        largest_record: int | None = None,
+        **overrides: Any,
     ) -> None:
         self._settings = settings or load_settings(**overrides)
+        self._largest = largest_record or max(self._settings.max_event_bytes + 64 * 1024, 1_048_576)
         self._names = self._settings.topics | self._settings.outgoing_topics
         self._answer_within_ms = int(answer_within_s * 1_000)
         self._producer: AIOKafkaProducer | None = None
@@ -69,7 +78,8 @@ class Publisher:
             enable_idempotence=self._settings.kafka_idempotence,
             linger_ms=5,
             max_batch_size=256 * 1024,
-            max_request_size=max(self._settings.max_event_bytes + 64 * 1024, 1_048_576),
+            max_request_size=self._largest,
+            value_serializer=lambda value: None if value is _NOTHING else value,
             request_timeout_ms=self._answer_within_ms,
         )
         try:
@@ -112,14 +122,17 @@ class Publisher:
         return await self._acknowledged(await self.enqueue(topic, key, value, headers))
 
     async def enqueue(
-        self, topic: str, key: str | None, value: bytes | None, headers: HeaderList | None = None
+        self, topic: str, key: str | bytes | None, value: bytes | None, headers: HeaderList | None = None
     ) -> asyncio.Future[Any]:
         """Hand bytes to the producer's buffer; the future ends with Kafka's acknowledgement."""
         producer = self._producer or await self.start()
         name = self._names.get(topic, topic)
         try:
             future: asyncio.Future[Any] = await producer.send(
-                name, value, key=None if key is None else key.encode(), headers=headers
+                name,
+                _NOTHING if value is None else value,
+                key=key.encode() if isinstance(key, str) else key,
+                headers=headers,
             )
         except (KafkaError, OSError, TimeoutError) as error:
             raise self._unreachable(error) from error

@@ -381,4 +381,9 @@ async def test_the_openapi_document_has_the_routes_and_their_bodies(serve) -> No
     assert "202" in click["responses"]
     assert click["security"] == [{}]
     assert "202" in paths[f"{PATH}/track/conversion"]["post"]["responses"]
-    assert {entry["name"] for entry in paths[PATH]["get"]["parameters"]} == {"status", "limit", "offset"}
+    assert {entry["name"] for entry in paths[PATH]["get"]["parameters"]} == {
+        "status",
+        "limit",
+        "offset",
+        "at",
+    }

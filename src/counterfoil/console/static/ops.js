@@ -88,19 +88,21 @@
   // JSON answers are told in a sentence.
   document.addEventListener("htmx:beforeSwap", (event) => {
     const { xhr, target } = event.detail;
-    if (target.id === LIVE) return;
+    if (target.id === LIVE || "part" in target.dataset) return;
     const sender = event.detail.requestConfig.elt;
     const form = sender.closest("form");
     const answer = read(xhr);
     event.detail.shouldSwap = true;
     event.detail.isError = false;
     event.detail.serverResponse = told(answer, xhr.status, form).outerHTML;
+    if ("retried" in answer) goOnBehind = answer.left ? answer.last : 0;
     if (sender.dataset.retry) setTimeout(refreshFresh, 0);
+    if (xhr.status < 400 && ("renews" in sender.dataset || sender.querySelector("[data-renews]"))) setTimeout(renew, 0);
   });
   for (const name of ["htmx:sendError", "htmx:timeout"]) {
     document.addEventListener(name, (event) => {
       const { target, elt } = event.detail;
-      if (elt.id === LIVE || !target) return;
+      if (elt.id === LIVE || !target || "part" in target.dataset) return;
       target.replaceChildren(paragraph("The worker cannot be reached. Try again.", "bad"));
     });
   }
@@ -108,6 +110,27 @@
   function refreshFresh() {
     const live = document.getElementById(LIVE);
     if (live) htmx.ajax("GET", "/ops/live?fresh=true", { source: live, target: live, swap: "morph:innerHTML" }).catch(() => {});  // said by what listens above
+  }
+
+  // Of many records some are tried at a time: the next press goes on behind them, past those that were refused.
+  let goOnBehind = 0;
+  function goOn() {
+    const field = document.getElementById("retry-after");
+    if (!field || !goOnBehind) return;
+    field.value = goOnBehind;
+    document.getElementById("retry-matching").textContent = "Retry the next";
+  }
+
+  // The part of a page that an answer has changed is asked for anew; who was on a button that is gone hears the answer.
+  function renew() {
+    const part = document.querySelector("[data-part]");
+    if (!part) return;
+    const was = document.activeElement.id;
+    htmx
+      .ajax("GET", location.pathname + location.search, { source: part, target: part, select: "[data-part]", swap: "outerHTML" })
+      .then(goOn)
+      .then(() => (document.activeElement === document.body ? document.getElementById(was) || document.getElementById("said") : null)?.focus())
+      .catch(() => {});
   }
 
   function read(xhr) {
@@ -125,7 +148,7 @@
       box.append(paragraph(left.length ? `${sentence(answer, status)} ${left.join("; ")}` : sentence(answer, status), "bad"));
       return box;
     }
-    box.append(answer.outcome ? outcome(answer) : success(answer));
+    box.append(answer.outcome ? outcome(answer) : "retried" in answer ? tried(answer) : success(answer));
     if (Array.isArray(answer.lowStockItems)) box.append(items(answer.lowStockItems));
     return box;
   }
@@ -140,8 +163,18 @@
       applied: "applied: it is counted now.",
       duplicate: "a duplicate: all that it says was counted already.",
       refused: `refused again: ${answer.reason}`,
+      dropped: "dropped: it stays here with its bytes and your reason.",
     };
     return paragraph(`Dead letter ${answer.id} is ${said[answer.outcome] || answer.outcome}`, answer.outcome === "refused" ? "bad" : "good");
+  }
+
+  function tried(answer) {
+    const parts = [];
+    for (const [name, said] of [["applied", "applied"], ["duplicate", "duplicates"], ["refused", "refused again"], ["gone", "taken by somebody else"]]) {
+      if (answer[name]) parts.push(`${answer[name]} ${said}`);
+    }
+    const left = answer.left ? ` ${answer.left} behind them are left.` : "";
+    return paragraph(`${answer.retried} tried${parts.length ? `: ${parts.join(", ")}` : ""}.${left}`, answer.refused ? "bad" : "good");
   }
 
   function sentence(answer, status) {
