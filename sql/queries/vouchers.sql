@@ -155,9 +155,12 @@ WITH winning AS (
     AS s(attempt_id, attempted_at, voucher_id, business_id, customer_id, successful, failure_reason, device_info, location,
          metadata, source_id, source_offset)
   JOIN redemption_attempts AS a ON a.attempt_id = s.attempt_id
-  WHERE attempt_order(ROW(s.attempt_id, s.attempted_at, s.voucher_id, s.business_id, s.customer_id, s.successful,
-                          s.failure_reason, s.device_info, s.location, s.metadata, NULL, NULL)::redemption_attempts)
-      < attempt_order(a)
+  CROSS JOIN LATERAL (
+    SELECT ROW(s.attempt_id, s.attempted_at, s.voucher_id, s.business_id, s.customer_id, s.successful, s.failure_reason,
+               s.device_info, s.location, s.metadata, NULL, NULL)::redemption_attempts AS attempt
+    OFFSET 0
+  ) AS told
+  WHERE attempt_order(told.attempt) < attempt_order(a) AND NOT stays_refused(told.attempt, a)
   ORDER BY a.attempt_id
   FOR NO KEY UPDATE OF a
 ), kept AS (
@@ -183,10 +186,12 @@ FROM unnest($1::text[], $2::timestamptz[], $3::text[], $4::text[], $5::text[], $
   AS s(attempt_id, attempted_at, voucher_id, business_id, customer_id, successful, failure_reason, device_info, location,
        metadata)
 LEFT JOIN redemption_attempts AS a ON a.attempt_id = s.attempt_id
-WHERE a.attempt_id IS NULL
-   OR attempt_order(ROW(s.attempt_id, s.attempted_at, s.voucher_id, s.business_id, s.customer_id, s.successful,
-                        s.failure_reason, s.device_info, s.location, s.metadata, NULL, NULL)::redemption_attempts)
-    < attempt_order(a);
+CROSS JOIN LATERAL (
+  SELECT ROW(s.attempt_id, s.attempted_at, s.voucher_id, s.business_id, s.customer_id, s.successful, s.failure_reason,
+             s.device_info, s.location, s.metadata, NULL, NULL)::redemption_attempts AS attempt
+  OFFSET 0
+) AS told
+WHERE a.attempt_id IS NULL OR (attempt_order(told.attempt) < attempt_order(a) AND NOT stays_refused(told.attempt, a));
 
 -- name: keep_refused_redemptions
 -- Keep those of these attempts whose content is not the one that stands; answers those that were not kept before.

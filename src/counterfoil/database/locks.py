@@ -24,6 +24,8 @@ ORDERS_SHARED = Lock(1, exclusive=False)
 ORDERS_EXCLUSIVE = Lock(1, exclusive=True)
 ATTRIBUTIONS_SHARED = Lock(2, exclusive=False)
 ATTRIBUTIONS_EXCLUSIVE = Lock(2, exclusive=True)
+FORGOTTEN_EXCLUSIVE = Lock(5, exclusive=True)
+"""Of whoever forgets a person; `database.forgotten` shares it. Taken before the others, or alone."""
 
 
 def strongest(locks: Iterable[Lock]) -> list[Lock]:
