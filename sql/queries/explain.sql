@@ -49,10 +49,10 @@ WHERE r.order_id = $1
 ORDER BY r.occurred_at, r.refund_id;
 
 -- name: explain_refused_facts
--- What was told of an order's conversions and refunds with another content that does not stand.
+-- What was told of an order's conversions, refunds and promo uses with another content that does not stand.
 -- $1 order id
-SELECT f.topic AS event, f.content - '{refund_id,beneficiary}'::text[] AS content,
-       coalesce(f.content ->> 'refund_id', f.content ->> 'beneficiary') AS of_what,
+SELECT f.topic AS event, f.content - '{refund_id,beneficiary,code}'::text[] AS content,
+       coalesce(f.content ->> 'refund_id', f.content ->> 'beneficiary', f.content ->> 'code') AS of_what,
        s.cluster_id, s.topic, s."partition", f.source_offset
 FROM refused_facts AS f LEFT JOIN stream_sources AS s ON s.id = f.source_id
 WHERE f.order_id = $1
@@ -183,8 +183,8 @@ GROUP BY beneficiary, partner_id, program_id, link_id, currency
 ORDER BY beneficiary, currency, partner_id, program_id, link_id;
 
 -- name: explain_coupon
--- What is stored of a coupon, what its ledgers say, and whose it is; each null where it is not known.
--- $1 code
+-- What is stored of a coupon, what its ledgers say of the facts up to a time, and whose it is; each null where it is not known.
+-- $1 code, $2 as of
 SELECT c.times_used, c.usage_count, c.updated_at, u.usages, u.reversed, a.adjustments, a.adjusted_by,
        o.pixel_id AS owner_pixel_id, f.handle AS owner, o.assigned_at
 FROM (SELECT $1::text COLLATE "C" AS code) AS wanted
@@ -192,67 +192,84 @@ LEFT JOIN affiliate_coupons AS c ON c.code = wanted.code
 LEFT JOIN affiliate_coupon_owners AS o ON o.code = wanted.code
 LEFT JOIN affiliates AS f ON f.pixel_id = o.pixel_id
 CROSS JOIN (
-  SELECT count(*) FILTER (WHERE reversed_at IS NULL) AS usages, count(reversed_at) AS reversed
-  FROM affiliate_coupon_usages WHERE code = $1
+  SELECT count(*) FILTER (WHERE reversed_at IS NULL OR reversed_at > $2::timestamptz) AS usages,
+         count(*) FILTER (WHERE reversed_at <= $2) AS reversed
+  FROM affiliate_coupon_usages WHERE code = $1 AND occurred_at <= $2
 ) AS u
 CROSS JOIN (
   SELECT count(*) AS adjustments, coalesce(sum(delta), 0)::bigint AS adjusted_by
-  FROM affiliate_coupon_adjustments WHERE code = $1
+  FROM affiliate_coupon_adjustments WHERE code = $1 AND created_at <= $2
 ) AS a;
 
 -- name: explain_usages_of_coupon
--- A coupon's usages, newest first.
--- $1 code, $2 limit
-SELECT u.order_id, u.occurred_at, u.reversed_at, s.cluster_id, s.topic, s."partition", u.source_offset
+-- A coupon's usages up to a time, newest first, and how each stood then.
+-- $1 code, $2 limit, $3 as of
+SELECT u.order_id, u.occurred_at, CASE WHEN u.reversed_at <= $3::timestamptz THEN u.reversed_at END AS reversed_at, s.cluster_id, s.topic, s."partition", u.source_offset
 FROM affiliate_coupon_usages AS u LEFT JOIN stream_sources AS s ON s.id = u.source_id
-WHERE u.code = $1
+WHERE u.code = $1 AND u.occurred_at <= $3
 ORDER BY u.occurred_at DESC, u.order_id
 LIMIT $2;
 
 -- name: explain_adjustments_of_coupon
--- What operators added to a coupon or took from it, newest first.
--- $1 code, $2 limit
-SELECT id, delta, reason, actor, created_at FROM affiliate_coupon_adjustments WHERE code = $1 ORDER BY id DESC LIMIT $2;
+-- What operators added to a coupon or took from it up to a time, newest first.
+-- $1 code, $2 limit, $3 as of
+SELECT id, delta, reason, actor, created_at FROM affiliate_coupon_adjustments
+WHERE code = $1 AND created_at <= $3::timestamptz
+ORDER BY id DESC LIMIT $2;
 
 -- name: explain_promo
--- What is stored of a promo code, and what its ledgers say.
--- $1 code
+-- What is stored of a promo code, and what its ledgers say of the facts up to a time.
+-- $1 code, $2 as of
 SELECT p.id, p.times_used, p.use_count, p.total_bonus_issued, p.use_bonus, p.updated_at, u.uses, u.reversed, u.bonus,
        a.adjustments, a.adjusted_by, a.bonus_adjusted_by, u.uses + a.adjusted_by AS counted_times_used,
        u.bonus + a.bonus_adjusted_by AS counted_bonus
 FROM promo_codes AS p
 CROSS JOIN LATERAL (
-  SELECT count(*) FILTER (WHERE reversed_at IS NULL) AS uses, count(reversed_at) AS reversed,
-         coalesce(sum(bonus_amount) FILTER (WHERE reversed_at IS NULL), 0) AS bonus
-  FROM promo_code_uses WHERE promo_code_id = p.id
+  SELECT count(*) FILTER (WHERE reversed_at IS NULL OR reversed_at > $2::timestamptz) AS uses,
+         count(*) FILTER (WHERE reversed_at <= $2) AS reversed,
+         coalesce(sum(bonus_amount) FILTER (WHERE reversed_at IS NULL OR reversed_at > $2), 0) AS bonus
+  FROM promo_code_uses WHERE promo_code_id = p.id AND occurred_at <= $2
 ) AS u
 CROSS JOIN LATERAL (
   SELECT count(*) AS adjustments, coalesce(sum(delta), 0)::bigint AS adjusted_by,
          coalesce(sum(bonus_delta), 0) AS bonus_adjusted_by
-  FROM promo_code_adjustments WHERE promo_code_id = p.id
+  FROM promo_code_adjustments WHERE promo_code_id = p.id AND created_at <= $2
 ) AS a
 WHERE p.code = $1;
 
 -- name: explain_uses_of_promo
--- A promo code's uses, newest first; those that were written by hand may have no order.
--- $1 promo code id, $2 limit
+-- A promo code's uses up to a time, newest first; those that were written by hand may have no order.
+-- $1 promo code id, $2 limit, $3 as of
 SELECT u.order_id, u.base_reward, u.bonus_amount, u.total_reward, u.customer_address, u.shop_id, u.occurred_at,
-       u.reversed_at, s.cluster_id, s.topic, s."partition", u.source_offset
+       CASE WHEN u.reversed_at <= $3::timestamptz THEN u.reversed_at END AS reversed_at, s.cluster_id, s.topic, s."partition", u.source_offset
 FROM promo_code_uses AS u LEFT JOIN stream_sources AS s ON s.id = u.source_id
-WHERE u.promo_code_id = $1
+WHERE u.promo_code_id = $1 AND u.occurred_at <= $3
 ORDER BY u.occurred_at DESC, u.id DESC
 LIMIT $2;
 
 -- name: explain_adjustments_of_promo
--- What operators added to a promo code or took from it, newest first.
--- $1 promo code id, $2 limit
+-- What operators added to a promo code or took from it up to a time, newest first.
+-- $1 promo code id, $2 limit, $3 as of
 SELECT id, delta, bonus_delta, reason, actor, created_at
-FROM promo_code_adjustments WHERE promo_code_id = $1 ORDER BY id DESC LIMIT $2;
+FROM promo_code_adjustments WHERE promo_code_id = $1 AND created_at <= $3::timestamptz ORDER BY id DESC LIMIT $2;
+
+-- name: explain_refused_uses_of_promo
+-- What was told of a promo code's uses once more, with another content that does not stand, and how much of it there is.
+-- $1 code, $2 limit
+SELECT f.topic AS event, f.order_id AS of_what, f.content - 'code' AS content, count(*) OVER () AS total,
+       s.cluster_id, s.topic, s."partition", f.source_offset
+FROM refused_facts AS f LEFT JOIN stream_sources AS s ON s.id = f.source_id
+WHERE f.topic = 'order.placed' AND f.content ->> 'code' = $1
+ORDER BY f.content ->> 'occurred_at' DESC, f.order_id, f.content
+LIMIT $2;
 
 -- name: explain_affiliate
--- The affiliate of a handle, or else of a pixel.
--- $1 handle or pixel
-SELECT id, handle, name, status, pixel_id, created_at FROM affiliates
+-- The affiliate of a handle, or else of a pixel, with the status of a time.
+-- $1 handle or pixel, $2 as of
+SELECT id, handle, name, CASE WHEN $2::timestamptz = 'infinity' THEN status ELSE coalesce(affiliate_status_at(pixel_id, $2), status) END
+         AS status,
+       pixel_id, created_at
+FROM affiliates
 WHERE handle = $1 OR pixel_id = $1
 ORDER BY handle = $1 DESC
 LIMIT 1;
@@ -267,12 +284,12 @@ SELECT EXISTS (SELECT FROM affiliate_daily WHERE pixel_id = $1)
     OR EXISTS (SELECT FROM affiliate_coupon_owners WHERE pixel_id = $1);
 
 -- name: explain_links_of_pixel
--- A pixel's links, the one first that stands for conversions which name none, and how many there are.
--- $1 pixel, $2 limit
+-- A pixel's links as of a time, the one first that stands for conversions which name none, and how many there are.
+-- $1 pixel, $2 limit, $3 as of
 SELECT l.id, l.url, l.partner_id, l.program_id, l.occurred_at, count(*) OVER () AS total,
        s.cluster_id, s.topic, s."partition", l.source_offset
 FROM links AS l LEFT JOIN stream_sources AS s ON s.id = l.source_id
-WHERE l.pixel_id = $1
+WHERE l.pixel_id = $1 AND l.occurred_at <= $3::timestamptz
 ORDER BY l.occurred_at, l.id
 LIMIT $2;
 
@@ -294,10 +311,12 @@ WHERE pixel_id = $1 AND day > counterfoil_today() - $2::integer AND day <= count
 ORDER BY day DESC, currency;
 
 -- name: explain_click_sums_of_pixel
--- A pixel's clicks in a span that ends today, as the daily roll-up shows them and as the ledger and its closings say.
+-- A pixel's clicks in a span that ends today, as the daily roll-up shows them and as the ledger and its closings say; and
+-- which part of that are closings alone.
 -- $1 pixel, $2 days
 SELECT d.clicks, d.unique_clicks, d.bot_clicks, c.clicks AS counted_clicks, c.unique_clicks AS counted_unique_clicks,
-       c.bot_clicks AS counted_bot_clicks
+       c.bot_clicks AS counted_bot_clicks, k.clicks AS closed_clicks, k.unique_clicks AS closed_unique_clicks,
+       k.bot_clicks AS closed_bot_clicks
 FROM (
   SELECT coalesce(sum(clicks), 0)::bigint AS clicks, coalesce(sum(unique_clicks), 0)::bigint AS unique_clicks,
          coalesce(sum(bot_clicks), 0)::bigint AS bot_clicks
@@ -307,17 +326,24 @@ FROM (
   SELECT coalesce(sum(clicks), 0)::bigint AS clicks, coalesce(sum(unique_clicks), 0)::bigint AS unique_clicks,
          coalesce(sum(bot_clicks), 0)::bigint AS bot_clicks
   FROM click_counts WHERE pixel_id = $1 AND day > counterfoil_today() - $2::integer AND day <= counterfoil_today()
-) AS c;
+) AS c, (
+  SELECT coalesce(sum((sums ->> 'clicks')::bigint), 0)::bigint AS clicks,
+         coalesce(sum((sums ->> 'unique_clicks')::bigint), 0)::bigint AS unique_clicks,
+         coalesce(sum((sums ->> 'bot_clicks')::bigint), 0)::bigint AS bot_clicks
+  FROM ledger_closings
+  WHERE ledger = 'aff_clicks' AND key = $1 AND day > counterfoil_today() - $2::integer AND day <= counterfoil_today()
+) AS k;
 
 -- name: explain_clicks_of_pixel
--- A pixel's clicks in a span that ends today, newest first.
--- $1 pixel, $2 days, $3 limit
+-- A pixel's clicks in a span that ends today or with a time, newest first.
+-- $1 pixel, $2 days, $3 limit, $4 as of
 SELECT c.click_id, c.occurred_at, c.is_bot, c.link_id, c.ip_address, c.user_agent, c.referrer, c.landing_page,
        s.cluster_id, s.topic, s."partition", c.source_offset
 FROM aff_clicks AS c LEFT JOIN stream_sources AS s ON s.id = c.source_id
 WHERE c.pixel_id = $1
-  AND c.occurred_at >= (counterfoil_today() - $2::integer + 1)::timestamp AT TIME ZONE 'UTC'
-  AND c.occurred_at < (counterfoil_today() + 1)::timestamp AT TIME ZONE 'UTC'
+  AND c.occurred_at >= (last_day_at($4::timestamptz) - $2::integer + 1)::timestamp AT TIME ZONE 'UTC'
+  AND c.occurred_at < (last_day_at($4) + 1)::timestamp AT TIME ZONE 'UTC'
+  AND c.occurred_at <= $4
 ORDER BY c.occurred_at DESC, c.click_id
 LIMIT $3;
 
@@ -419,4 +445,71 @@ SELECT id, order_id, beneficiary, program_id, link_id, kind, cause, amount, earn
        currency_digits(currency) AS digits, rate_percent, rate_source, status, occurred_at, posted_at, payout_id
 FROM commissions WHERE partner_id = $1
 ORDER BY occurred_at DESC, id DESC
+LIMIT $2;
+
+-- name: explain_commission
+-- One commission, what was posted before it to its beneficiary, and its payout.
+-- $1 id
+SELECT c.id, c.order_id, c.beneficiary, c.partner_id, c.program_id, c.link_id, c.kind, c.cause, c.origin, c.amount, c.earnings,
+       coalesce(before.earnings, 0) AS posted_before, coalesce(before.earnings, 0) + c.earnings AS posted_after,
+       c.currency, currency_digits(c.currency) AS digits, c.rate_percent, c.rate_source, c.status, c.occurred_at, c.earned_at,
+       c.posted_at, c.payout_id, p.reference AS payout_reference, p.created_at AS paid_at
+FROM commissions AS c
+LEFT JOIN payouts AS p ON p.id = c.payout_id
+LEFT JOIN LATERAL (
+  SELECT sum(k.earnings) AS earnings FROM commissions AS k
+  WHERE k.order_id = c.order_id AND k.beneficiary = c.beneficiary AND k.currency = c.currency AND k.id < c.id
+) AS before ON true
+WHERE c.id = CASE WHEN $1 ~ '^[0-9]{1,18}$' THEN $1::bigint END;
+
+-- name: explain_days_of_pixel_at
+-- As explain_days_of_pixel, of a span that ends with a time.
+-- $1 pixel, $2 days, $3 as of
+SELECT day, currency, CASE WHEN currency = '' THEN 0 ELSE currency_digits(currency) END AS digits, clicks, unique_clicks,
+       bot_clicks, conversions, revenue, commission
+FROM affiliate_days_at(ARRAY[$1::text], (SELECT last_day_at($3::timestamptz) - $2::integer + 1), (SELECT last_day_at($3)), $3)
+ORDER BY day DESC, currency;
+
+-- name: explain_attributions_of_pixel_at
+-- As explain_attributions_of_pixel, of what stood by a time in a span that ends with it, and how many there were.
+-- $1 pixel, $2 days, $3 limit, $4 as of
+SELECT order_id, origin, code, link_id, program_id, partner_id, revenue, refunded, earnings AS commission, currency,
+       currency_digits(currency) AS digits, rate_percent, rate_source,
+       CASE WHEN canceled_at IS NULL THEN 'stands' ELSE 'reversed' END AS status, occurred_at, count(*) OVER () AS total
+FROM order_targets_at((
+  SELECT array_agg(order_id)
+  FROM orders_of_pixels_at(
+    ARRAY[$1::text], (last_day_at($4::timestamptz) - $2::integer + 1)::timestamp AT TIME ZONE 'UTC', $4)), $4)
+WHERE pixel_id = $1
+  AND occurred_at >= (last_day_at($4) - $2 + 1)::timestamp AT TIME ZONE 'UTC'
+  AND occurred_at < (last_day_at($4) + 1)::timestamp AT TIME ZONE 'UTC'
+ORDER BY occurred_at DESC, order_id
+LIMIT $3;
+
+-- name: explain_payouts_of_partner_at
+-- A partner's payouts up to a time, newest first, and how many there are.
+-- $1 partner id, $2 limit, $3 as of
+SELECT id, amount, currency, currency_digits(currency) AS digits, reference, actor, created_at, count(*) OVER () AS total
+FROM payouts WHERE partner_id = $1 AND created_at <= $3::timestamptz
+ORDER BY id DESC
+LIMIT $2;
+
+-- name: explain_links_of_partner_at
+-- As explain_links_of_partner, of those that were his by a time, and how many there are.
+-- $1 partner id, $2 limit, $3 as of
+SELECT l.id, l.url, l.user_id, l.pixel_id, l.program_id, l.occurred_at, count(*) OVER () AS total, s.cluster_id, s.topic,
+       s."partition", l.source_offset
+FROM links AS l LEFT JOIN stream_sources AS s ON s.id = l.source_id
+WHERE l.partner_id = $1 AND l.occurred_at <= $3::timestamptz AND partner_of_link_at(l, $3) = $1
+ORDER BY l.occurred_at DESC, l.id
+LIMIT $2;
+
+-- name: explain_earnings_of_partner_at
+-- What each order had earned a partner by a time, the latest sale first, and how many there are.
+-- $1 partner id, $2 limit, $3 as of
+SELECT order_id, beneficiary, program_id, link_id, revenue, refunded, amount, earnings, currency,
+       currency_digits(currency) AS digits, rate_percent, rate_source, canceled_at, occurred_at, count(*) OVER () AS total
+FROM commissions_at((SELECT array_agg(order_id) FROM orders_of_partner_at($1, $3::timestamptz)), $3)
+WHERE partner_id = $1
+ORDER BY occurred_at DESC, order_id, beneficiary, currency, link_id
 LIMIT $2;

@@ -8,34 +8,14 @@ from __future__ import annotations
 import random
 
 from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from counterfoil.database.counters import find_drift
 from counterfoil.routing import COUNTERS
 from support.contract_model import model, stored
+from support.order_events import facts
 from support.postgres_ledgers import empty
 from support.postgres_road import scribes
 from support.schedules import Schedule, accounts_close, run, schedules
-
-order_ids = st.sampled_from(["1", "2", "3"])
-times = st.sampled_from([f"2026-03-01T12:00:0{second}Z" for second in range(3)])
-codes = st.sampled_from(["A", "B", "C"])
-amounts = st.sampled_from(["0", "1.5", "2"])
-entries = st.fixed_dictionaries({"code": codes}, optional={"base_reward": amounts, "bonus_amount": amounts})
-placed = st.fixed_dictionaries(
-    {"order_id": order_ids, "timestamp": times},
-    optional={
-        "codes": st.lists(codes, max_size=3),
-        "promotions": st.lists(entries, min_size=1, max_size=3),
-        "customer_address": st.sampled_from(["0xa", "0xB", "é"]),
-        "shop_id": st.sampled_from(["s1", "S2"]),
-    },
-)
-canceled = st.fixed_dictionaries(
-    {"order_id": order_ids, "timestamp": times, "canceled": st.just(True)},
-    optional={"reason": st.sampled_from(["a", "B", ""])},
-)
-facts = st.lists(st.one_of(placed, placed, canceled), min_size=1, max_size=10)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

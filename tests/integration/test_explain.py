@@ -638,6 +638,9 @@ async def test_an_affiliate_is_explained_by_his_days_clicks_and_orders(busy, rep
         "counted_clicks": 2,
         "counted_unique_clicks": 1,
         "counted_bot_clicks": 1,
+        "closed_clicks": 0,
+        "closed_unique_clicks": 0,
+        "closed_bot_clicks": 0,
     }
     assert [c["click_id"] for c in found["clicks"]] == ["c2", "c1", "c3"]
     assert [(d["day"], d["currency"], d["clicks"], d["revenue"]) for d in found["daily"]] == [
@@ -817,12 +820,14 @@ ORDER_KEYS = {
     "commissions",
     "balances",
     "posted_is_target",
+    "arithmetic",
+    "totals",
 }
-CODE_KEYS = {"stored", "counted", "totals", "adjustments"}
+CODE_KEYS = {"stored", "counted", "arithmetic", "totals", "adjustments"}
 KEYS = {
     "order": ORDER_KEYS,
     "coupon": CODE_KEYS | {"owner", "usages"},
-    "promo": CODE_KEYS | {"uses"},
+    "promo": CODE_KEYS | {"uses", "refused_facts"},
     "affiliate": {
         "pixel_id",
         "affiliate",
@@ -837,8 +842,20 @@ KEYS = {
         "states",
         "attributions",
         "clicks",
+        "arithmetic",
     },
-    "partner": {"partner", "totals", "users", "links", "enrollments", "balances", "payouts", "commissions"},
+    "partner": {
+        "partner",
+        "totals",
+        "users",
+        "links",
+        "enrollments",
+        "balances",
+        "payouts",
+        "commissions",
+        "arithmetic",
+    },
+    "commission": {"commission", "order", "arithmetic"},
     "voucher": {
         "voucher",
         "days",
@@ -856,6 +873,7 @@ KEYS = {
         "closings",
         "scans",
         "scans_found",
+        "arithmetic",
     },
     "sku": {
         "product",
@@ -869,8 +887,14 @@ KEYS = {
         "closing",
         "refused_changes",
         "alerts",
+        "arithmetic",
     },
 }
+
+
+def id_of(kind, key="X"):
+    """A commission alone has a number for an id: that of the first."""
+    return "1" if kind == "commission" else key
 
 
 @pytest.fixture
@@ -882,19 +906,20 @@ async def one_of_each(shop):
     await shop.execute("INSERT INTO partners (id) VALUES ('X')")
     await shop.execute("INSERT INTO vouchers (id) VALUES ('X')")
     await shop.execute("INSERT INTO inventory_products (sku, name) VALUES ('X', 'X')")
+    await a_claim(shop, "other")
     return shop
 
 
 @pytest.mark.parametrize("kind", explaining.KINDS)
 async def test_the_names_in_json_are_stable(one_of_each, report, kind):
-    found = await report(kind, "X")
+    found = await report(kind, id_of(kind))
     assert found.keys() == KEYS[kind] | {"kind", "id", "drift", "agrees"}
-    assert (found["kind"], found["id"], found["agrees"]) == (kind, "X", True)
+    assert (found["kind"], found["id"], found["agrees"]) == (kind, id_of(kind), True)
 
 
 @pytest.mark.parametrize("kind", explaining.KINDS)
 async def test_every_kind_is_shown_on_a_terminal(one_of_each, run, kind):
-    code, shown, errors = await run(kind, "X")
+    code, shown, errors = await run(kind, id_of(kind))
     assert (code, errors) == (0, "")
     assert shown.splitlines()[0].rpartition(" ")[2]
     assert AGREES[kind] in shown
@@ -916,6 +941,10 @@ async def test_what_nothing_is_known_of_is_one_line_and_exit_code_1(db, run, kin
         ["order"],
         ["order", ""],
         ["order", "1", "--limit", "5"],
+        ["order", "1", "--at", "2026-01-01T00:00:00Z"],
+        ["coupon", "A", "--at", "2026-01-01T00:00:00"],
+        ["partner", "A", "--at", "yesterday"],
+        ["commission", ""],
         ["coupon", "A", "--limit", "0"],
         ["coupon", "A", "--days", "3"],
         ["affiliate", "h", "--days", "0"],
@@ -1004,15 +1033,15 @@ async def test_a_hostile_id_in_the_tables_is_shown_as_text(shop, run, report, ke
     )
     await shop.fetch("SELECT raise_low_stock(ARRAY[$1::text], 'level', '5 minutes')", key)
     for kind in explaining.KINDS:
-        code, shown, _ = await run(kind, "--", key)
+        code, shown, _ = await run(kind, "--", id_of(kind, key))
         assert code == 0
         assert all(character.isprintable() for character in shown.replace("\n", ""))
         printable = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in key).replace(
             "\\u000a", "\\n"
         )
-        assert printable in shown.splitlines()[0]
-        code, output, _ = await run(kind, "--json", "--", key)
-        assert (code, json.loads(output)["id"]) == (0, key)
+        assert id_of(kind, printable) in shown.splitlines()[0]
+        code, output, _ = await run(kind, "--json", "--", id_of(kind, key))
+        assert (code, json.loads(output)["id"]) == (0, id_of(kind, key))
 
 
 async def test_an_id_is_found_as_an_event_may_spell_it(shop, report):
@@ -1042,3 +1071,16 @@ async def test_a_content_that_does_not_stand_is_shown_as_refused(shop, database_
 async def test_an_id_as_it_stands_in_the_tables_is_found_first(shop, report):
     await shop.execute("INSERT INTO affiliate_coupon_usages (order_id, code) VALUES ('1', ' A'), ('2', 'A')")
     assert (await report("coupon", " A"))["usages"][0]["order_id"] == "1"
+
+
+async def test_a_number_is_explained_as_of_a_time(shop, report, run):
+    await shop.execute(
+        "INSERT INTO affiliate_coupon_usages (order_id, code, occurred_at) VALUES ('1', 'A', $1)", AT
+    )
+    before = await report("coupon", "A", "--at", "2026-03-01T12:59:59.999999+01:00")
+    assert (before["at"], before["counted"]["usages"]) == ("2026-03-01T11:59:59.999999+00:00", 0)
+    assert (await report("coupon", "A", "--at", "2026-03-01T12:00:00Z"))["counted"]["usages"] == 1
+    code, shown, _ = await run("coupon", "A", "--at", "2026-03-01T12:00:00Z")
+    assert (code, "As of 2026-03-01 12:00:00: of the facts up to then alone." in shown) == (0, True)
+    code, _, errors = await run("coupon", "A", "--at", "2026-03-01T12:00:00")
+    assert (code, "--at" in errors) == (2, True)

@@ -25,6 +25,7 @@ from counterfoil.affiliates.store import (
     set_coupons,
 )
 from counterfoil.affiliates.tracking import track_click, track_conversion
+from counterfoil.api.as_of import At, as_of_header, read_at
 from counterfoil.api.idempotency import answer_once
 from counterfoil.api.requests import (
     IdempotencyKey,
@@ -70,13 +71,15 @@ async def list_affiliates(  # noqa: PLR0913, PLR0917 - one argument a parameter
     status: FromQuery[Status | None] = None,
     limit: Limit = 50,
     offset: Offset = 0,
+    at: At = None,
 ) -> Response[list[Affiliate]]:
-    """Affiliates by handle, with the metrics of the last 30 days."""
+    """Affiliates by handle, with the metrics of the last 30 days; with `at` those that end with that event time."""
+    as_of = read_at(at)
     async with connection_of(pool) as connection:
         found = await find_affiliates(
-            connection, settings.default_currency, status=status, limit=limit + 1, offset=offset
+            connection, settings.default_currency, status=status, limit=limit + 1, offset=offset, at=as_of
         )
-    return page(request, found, Listing(None, limit, offset))
+    return page(request, found, Listing(None, limit, offset), as_of_header(as_of))
 
 
 @post(PATH, operation_class=takes(NewAffiliate))
@@ -110,10 +113,13 @@ async def show_affiliate(
     pool: NamedDependency[asyncpg.Pool],
     settings: NamedDependency[Settings],
     days: Days = 30,
-) -> AffiliateReport:
-    """An affiliate with what its pixel counted in the last days, on each of them."""
+    at: At = None,
+) -> Response[AffiliateReport]:
+    """An affiliate with what its pixel counted in the last days, on each of them; with `at` as of that event time."""
+    as_of = read_at(at)
     async with connection_of(pool) as connection:
-        return await report_on_affiliate(connection, handle, settings.default_currency, days)
+        found = await report_on_affiliate(connection, handle, settings.default_currency, days, as_of)
+    return Response(found, headers=dict(as_of_header(as_of)))
 
 
 @patch(f"{PATH}/{{handle:str}}", operation_class=takes(AffiliateChange))

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Literal
 
 import asyncpg
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from counterfoil.affiliates.rules import Tally, by_day, totals
+from counterfoil.api.as_of import moment_text
 from counterfoil.api.requests import ACTOR
 from counterfoil.api.writing import Amount, Time, amount_text, camel_case, time_text
 from counterfoil.database.connection import Connection
@@ -32,7 +33,10 @@ class CurrencyMetrics(Struct, rename=camel_case):
 
 
 class Affiliate(Struct, rename=camel_case, kw_only=True):
-    """An affiliate with the metrics of the last 30 days; its amounts are those of the default currency."""
+    """An affiliate with the metrics of the last 30 days; its amounts are those of the default currency.
+
+    Where it is as of a time, `at` is the time, the status is that of then, and the days end with it.
+    """
 
     id: int
     handle: str
@@ -48,6 +52,7 @@ class Affiliate(Struct, rename=camel_case, kw_only=True):
     by_currency: list[CurrencyMetrics]
     coupon_codes: list[str]
     created_at: Time
+    at: Time | UnsetType = UNSET
 
 
 class DayMetrics(Struct, rename=camel_case):
@@ -103,31 +108,42 @@ async def find_affiliates(  # noqa: PLR0913 - one argument a filter
     status: Status | None = None,
     limit: int = 1,
     offset: int = 0,
+    at: datetime | None = None,
 ) -> list[Affiliate]:
     """Affiliates by handle, each with its metrics."""
-    rows = await connection.fetch(sql("list_affiliates"), handle, status, limit, offset)
+    asked = (handle, status, limit, offset)
+    if at is None:
+        rows = await connection.fetch(sql("list_affiliates"), *asked)
+    else:
+        rows = await connection.fetch(sql("list_affiliates_at"), *asked, at)
     digits = await connection.fetchval(sql("digits_of_currency"), default_currency)
-    return [_affiliate(row, default_currency, digits) for row in rows]
+    return [_affiliate(row, default_currency, digits, at) for row in rows]
 
 
-async def find_affiliate(connection: Connection, handle: str, default_currency: str) -> Affiliate:
+async def find_affiliate(
+    connection: Connection, handle: str, default_currency: str, at: datetime | None = None
+) -> Affiliate:
     """One affiliate with its metrics; raises 404."""
-    found = await find_affiliates(connection, default_currency, handle=handle)
+    found = await find_affiliates(connection, default_currency, handle=handle, at=at)
     if not found:
         raise _unknown()
     return found[0]
 
 
 async def report_on_affiliate(
-    connection: Connection, handle: str, default_currency: str, days: int
+    connection: Connection, handle: str, default_currency: str, days: int, at: datetime | None = None
 ) -> AffiliateReport:
     """One affiliate with its last days, as they are at one moment; raises 404."""
     async with connection.transaction(isolation="repeatable_read", readonly=True):
-        affiliate = await find_affiliate(connection, handle, default_currency)
-        tallies = [
-            Tally(*row) for row in await connection.fetch(sql("affiliate_days"), affiliate.pixel_id, days)
-        ]
-        history = await connection.fetch(sql("affiliate_status_history"), affiliate.pixel_id)
+        affiliate = await find_affiliate(connection, handle, default_currency, at)
+        pixel = affiliate.pixel_id
+        if at is None:
+            found = await connection.fetch(sql("affiliate_days"), pixel, days)
+            history = await connection.fetch(sql("affiliate_status_history"), pixel)
+        else:
+            found = await connection.fetch(sql("affiliate_days_as_of"), pixel, days, at)
+            history = await connection.fetch(sql("affiliate_status_history_at"), pixel, at)
+    tallies = [Tally(*row) for row in found]
     return AffiliateReport(
         **msgspec.structs.asdict(affiliate),
         **totals(tallies)._asdict(),
@@ -193,7 +209,9 @@ def _taken(field: str) -> RequestError:
     )
 
 
-def _affiliate(row: asyncpg.Record, default_currency: str, digits: int) -> Affiliate:
+def _affiliate(
+    row: asyncpg.Record, default_currency: str, digits: int, at: datetime | None = None
+) -> Affiliate:
     found = msgspec.json.decode(row["metrics"], type=list[_Metrics])
     paid = {metrics.currency: metrics for metrics in found if metrics.conversions}
     default = paid.get(default_currency)
@@ -212,6 +230,7 @@ def _affiliate(row: asyncpg.Record, default_currency: str, digits: int) -> Affil
         by_currency=[_in_currency(metrics) for metrics in paid.values()],
         coupon_codes=row["codes"],
         created_at=time_text(row["created_at"]),
+        at=UNSET if at is None else moment_text(at),
     )
 
 

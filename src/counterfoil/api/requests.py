@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar, cast
@@ -143,7 +143,12 @@ def _forget(task: asyncio.Future[Any]) -> None:
         task.exception()  # or it would be logged as one that nobody has seen
 
 
-def page(request: Request[Any, Any, Any], rows: Sequence[Row], listing: Listing) -> Response[list[Row]]:
+def page(
+    request: Request[Any, Any, Any],
+    rows: Sequence[Row],
+    listing: Listing,
+    headers: Mapping[str, str] | None = None,
+) -> Response[list[Row]]:
     """The listing's rows as a bare array, with a Link header; a row beyond its limit says that more come."""
     limit, offset = listing.limit, listing.offset
     links = []
@@ -151,7 +156,8 @@ def page(request: Request[Any, Any, Any], rows: Sequence[Row], listing: Listing)
         links.append(_link(request, offset + limit, "next"))
     if offset > 0:
         links.append(_link(request, max(0, offset - limit), "prev"))
-    return Response(list(rows[:limit]), headers={"Link": ", ".join(links)} if links else {})
+    linked = {"Link": ", ".join(links)} if links else {}
+    return Response(list(rows[:limit]), headers=linked | dict(headers or {}))
 
 
 def takes(kind: type[msgspec.Struct]) -> type[Operation]:

@@ -9,8 +9,9 @@ import asyncpg
 from litestar import Request, Response, get, post
 from litestar.di import NamedDependency
 from litestar.params import RawBody
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
+from counterfoil.api.as_of import At, as_of_header, moment_text, read_at
 from counterfoil.api.idempotency import answer_once
 from counterfoil.api.problems import invalid_field
 from counterfoil.api.requests import (
@@ -24,6 +25,7 @@ from counterfoil.api.requests import (
     read_required_code,
     takes,
 )
+from counterfoil.api.writing import Time
 from counterfoil.database.queries import sql
 from counterfoil.settings import Settings
 
@@ -31,11 +33,12 @@ PATH = "/admin/affiliate-coupons"
 
 
 class Coupon(Struct, rename="camel"):
-    """A coupon with its count."""
+    """A coupon with its count; where that is as of a time, `at` is the time and `updated_at` its latest fact's."""
 
     code: str
     times_used: int
     updated_at: datetime
+    at: Time | UnsetType = UNSET
 
 
 class CouponAdjustment(Struct, rename="camel", forbid_unknown_fields=True):
@@ -51,10 +54,12 @@ async def list_affiliate_coupons(
     request: Request[Any, Any, Any],
     pool: NamedDependency[asyncpg.Pool],
     listing: NamedDependency[Listing],
+    at: At = None,
 ) -> Response[list[Coupon]]:
-    """Coupons, the most used first."""
+    """Coupons, the most used first; with `at` as of that event time."""
+    as_of = read_at(at)
     async with connection_of(pool) as connection:
-        return page(request, await find_coupons(connection, listing), listing)
+        return page(request, await find_coupons(connection, listing, as_of), listing, as_of_header(as_of))
 
 
 @post(PATH, operation_class=takes(CouponAdjustment))
@@ -76,12 +81,16 @@ async def adjust_affiliate_coupon(
         return await answer_once(connection, idempotency_key, (PATH, adjustment), work)
 
 
-async def find_coupons(connection: asyncpg.Connection, listing: Listing) -> list[Coupon]:
+async def find_coupons(
+    connection: asyncpg.Connection, listing: Listing, at: datetime | None = None
+) -> list[Coupon]:
     """The coupons, the most used first, then by code; a row beyond the listing's limit where there is one."""
-    rows = await connection.fetch(
-        sql("list_affiliate_coupons"), listing.code, listing.limit + 1, listing.offset
-    )
-    return [Coupon(*row) for row in rows]
+    asked = (listing.code, listing.limit + 1, listing.offset)
+    if at is None:
+        return [Coupon(*row) for row in await connection.fetch(sql("list_affiliate_coupons"), *asked)]
+    rows = await connection.fetch(sql("list_affiliate_coupons_at"), *asked, at)
+    moment = moment_text(at)
+    return [Coupon(row["code"], row["times_used"], row["updated_at"], moment) for row in rows]
 
 
 async def adjust_coupon(

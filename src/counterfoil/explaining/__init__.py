@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 from counterfoil.database.connection import Connection
 from counterfoil.errors import InvalidEvent
@@ -10,9 +10,10 @@ from counterfoil.events import Rules
 from counterfoil.events import rules as rule
 from counterfoil.explaining.affiliates import explain_affiliate
 from counterfoil.explaining.codes import explain_coupon, explain_promo
+from counterfoil.explaining.commissions import explain_commission
 from counterfoil.explaining.orders import explain_order
 from counterfoil.explaining.partners import explain_partner
-from counterfoil.explaining.rows import Report, Span, read_any_time
+from counterfoil.explaining.rows import Report, Span, read_any_time, read_usual_times
 from counterfoil.explaining.stock import explain_sku
 from counterfoil.explaining.vouchers import explain_voucher
 
@@ -24,6 +25,7 @@ KINDS: dict[str, Explain] = {
     "promo": explain_promo,
     "affiliate": explain_affiliate,
     "partner": explain_partner,
+    "commission": explain_commission,
     "voucher": explain_voucher,
     "sku": explain_sku,
 }
@@ -31,14 +33,27 @@ KINDS: dict[str, Explain] = {
 
 CODES = {"coupon", "promo"}
 
+AT_KINDS = {"coupon", "promo", "affiliate", "partner"}
+"""What can be explained as of an event time."""
+
 
 async def explain(connection: Connection, kind: str, key: str, rules: Rules, span: Span) -> Report | None:
-    """The report of one order, code, affiliate, partner, voucher or SKU; None where nothing is known of it.
+    """The report of one order, code, affiliate, partner, commission, voucher or SKU; None where nothing is known of it.
 
     What is found to disagree is looked at again in a second snapshot: the first may have met a TRUNCATE.
+    The connection reads times as before when it is done.
     """
     await read_any_time(connection)
-    for spelling in _spellings(kind, key, rules):
+    try:
+        return await _first_known(connection, kind, _spellings(kind, key, rules), span)
+    finally:
+        await read_usual_times(connection)
+
+
+async def _first_known(
+    connection: Connection, kind: str, spellings: Iterable[str], span: Span
+) -> Report | None:
+    for spelling in spellings:
         report = await _look(connection, kind, spelling, span)
         if report is not None and not report["agrees"]:
             report = await _look(connection, kind, spelling, span)
@@ -50,7 +65,10 @@ async def explain(connection: Connection, kind: str, key: str, rules: Rules, spa
 async def _look(connection: Connection, kind: str, key: str, span: Span) -> Report | None:
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         report = await KINDS[kind](connection, key, span)
-    return None if report is None else {"kind": kind, "id": key, **report}
+    if report is None:
+        return None
+    at = {} if span.at is None else {"at": span.at}
+    return {"kind": kind, "id": key, **at, **report}
 
 
 def _spellings(kind: str, key: str, rules: Rules) -> list[str]:

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
 
-from counterfoil.explaining.cells import Section, listed, money_cell, rate_cell, time_cell
+from counterfoil.explaining.cells import Section, arithmetic, known, listed, money_cell, rate_cell, time_cell
 from counterfoil.explaining.rows import Report, Row
 
 
 def view_affiliate(report: Report) -> Iterator[Section]:
     """Who he is, what he brought in the last days, and the rows that say so."""
-    days = report["days"]
     yield Section(_who(report))
+    yield Section(f"Of {report['days']} days{', which end with this time' if 'at' in report else ''}:")
+    yield arithmetic(report)
     yield Section(
         "Status", [row | {"valid_from": time_cell(row["valid_from"])} for row in report["status_history"]]
     )
     yield Section(
-        "Coupons", [row | {"assigned_at": time_cell(row["assigned_at"])} for row in report["coupons"]]
+        "Coupons",
+        [
+            row | {"code": known("coupon", row["code"]), "assigned_at": time_cell(row["assigned_at"])}
+            for row in report["coupons"]
+        ],
     )
     yield listed("Links", report, "links", _link, order=", the earliest first")
-    yield Section(f"Clicks of {days} days, as shown and as counted", [_clicks(report["click_sums"])])
-    yield Section(f"Sales of {days} days, as shown, as attributed and as posted", _sums(report))
     yield Section("Attributions by status", [_state(row) for row in report["states"]])
     yield Section("Days", [_day(row) for row in report["daily"]])
     yield listed("Attributions", report, "attributions", _attribution)
@@ -41,33 +43,9 @@ def _link(row: Row) -> Row:
         "time": time_cell(row["occurred_at"]),
         "link": row["id"],
         "url": row["url"],
-        "partner": row["partner_id"],
+        "partner": known("partner", row["partner_id"]),
         "source": row["source"],
     }
-
-
-def _clicks(row: Row) -> Row:
-    counters = {"human": "clicks", "unique": "unique_clicks", "bots": "bot_clicks"}
-    return {who: _compared(row[name], row[f"counted_{name}"]) for who, name in counters.items()}
-
-
-def _sums(report: Report) -> list[Row]:
-    return [
-        {
-            "currency": row["currency"],
-            "conversions": _compared(row["conversions"], row["counted_conversions"]),
-            "revenue": _compared(row["revenue"], row["counted_revenue"]),
-            "commission": _compared(row["commission"], row["counted_commission"], row["posted"]),
-        }
-        for row in report["sums"]
-    ]
-
-
-def _compared(*numbers: object) -> str:
-    told = str(numbers[0])
-    for before, number in pairwise(numbers):
-        told += f" {'=' if before == number else '≠'} {number}"
-    return told
 
 
 def _state(row: Row) -> Row:
@@ -105,8 +83,8 @@ def _day(row: Row) -> Row:
 def _attribution(row: Row) -> Row:
     return {
         "time": time_cell(row["occurred_at"]),
-        "order": row["order_id"],
-        "by": row["code"] or row["origin"],
+        "order": known("order", row["order_id"]),
+        "by": known("coupon", row["code"]) or row["origin"],
         "revenue": money_cell(row, "revenue"),
         "refunded": row["refunded"],
         "rate": rate_cell(row),

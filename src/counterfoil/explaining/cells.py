@@ -14,11 +14,28 @@ from counterfoil.explaining.rows import Report, Row
 class Section:
     """A title and the rows under it, shown where there are any; without a list of rows, a line of prose.
 
-    Titles of tables hold nothing that an event said; prose may.
+    Titles of tables hold nothing that an event said; prose may. A cell that is `Known` leads on.
     """
 
     title: str
     rows: list[dict[str, Any]] | None = None
+
+
+class Known(str):
+    """A text that names something which can be explained itself: what kind of thing, and its id."""
+
+    __slots__ = ("key", "kind")
+    kind: str
+    key: str
+
+
+def known(kind: str, key: object, text: object = None) -> Known | None:
+    """A cell that leads on to the explanation of what it names; None where it names nothing."""
+    if key is None:
+        return None
+    cell = Known(key if text is None else text)
+    cell.kind, cell.key = kind, str(key)
+    return cell
 
 
 def time_cell(moment: datetime | str | None) -> str:
@@ -47,6 +64,36 @@ def rate_cell(row: Row) -> str:
     """A rate and where it comes from."""
     percent = "" if row["rate_percent"] is None else f"{row['rate_percent']} % "
     return f"{percent}{row['rate_source'] or ''}".rstrip()
+
+
+def arithmetic(report: Report) -> Section:
+    """The numbers of a report, what each is made of, and whether that is what is stored."""
+    return Section("Arithmetic", [_computed(row) for row in report["arithmetic"]])
+
+
+def _computed(row: Row) -> Row:
+    whole = str(row["comes_to"]).replace("-", "−")
+    is_said = row["formula"] == whole or str(row["formula"]).endswith((f"= {whole}", f": {whole}"))
+    comes_to = "" if is_said else f" = {whole}"
+    cells = {"number": row["number"], "arithmetic": f"{row['formula']}{comes_to}"}
+    if "agrees" not in row:
+        return cells | {"stored": ""}
+    stored = "nothing" if row["stored"] is None else row["stored"]
+    return cells | {"stored": f"{'=' if row['agrees'] else '≠'} {stored}"}
+
+
+def refused_fact(row: Row) -> Row:
+    """What was told once more with another content, and what of it."""
+    content = {
+        name: value for name, value in row["content"].items() if value not in (None, {}, row["of_what"])
+    }
+    return {
+        "event": row["event"],
+        "of": row["of_what"],
+        "content": ", ".join(f"{name} {value}" for name, value in content.items()),
+        "verdict": "refused: the earlier content stands, then the smaller",
+        "source": row["source"],
+    }
 
 
 def line(what: str, value: object, why: str = "") -> Row:

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from counterfoil.explaining.cells import Section, line, money_cell, payment_cell, state_cell, time_cell
+from counterfoil.explaining.cells import (
+    Section,
+    arithmetic,
+    known,
+    line,
+    listed,
+    money_cell,
+    payment_cell,
+    refused_fact,
+    state_cell,
+    time_cell,
+)
 from counterfoil.explaining.rows import Report, Row
 
 CLAIM_REFUSED = {
@@ -46,14 +57,19 @@ PARTNER_FROM = {
 
 
 def view_order(report: Report) -> Iterator[Section]:
-    """The facts, then what follows from them."""
+    """The arithmetic of it, the facts, then what follows from them."""
     yield Section(f"Order {report['id']}")
-    yield Section("Conversions", [_claim(row) for row in report["conversions"]])
-    yield Section("Coupon usages", [_usage(row) for row in report["coupon_usages"]])
-    yield Section("Promo uses", [_promo_use(row) for row in report["promo_uses"]])
-    yield Section("Refunds", [_refund(row) for row in report["refunds"]])
-    if report["refused_facts"]:
-        yield Section("Told once more, and refused", [_refused_fact(row) for row in report["refused_facts"]])
+    yield arithmetic(report)
+    yield from order_sections(report)
+
+
+def order_sections(report: Report) -> Iterator[Section]:
+    """The facts, then what follows from them."""
+    yield listed("Conversions", report, "conversions", _claim, order=", the one that stands first")
+    yield listed("Coupon usages", report, "coupon_usages", _usage, order="")
+    yield listed("Promo uses", report, "promo_uses", _promo_use, order="")
+    yield listed("Refunds", report, "refunds", _refund, order="")
+    yield listed("Told once more, and refused", report, "refused_facts", refused_fact, order="")
     if (cancellation := report["cancellation"]) is not None:
         yield Section("Cancellation", [_cancellation(cancellation)])
     if (total := report["order_total"]) is not None:
@@ -64,14 +80,14 @@ def view_order(report: Report) -> Iterator[Section]:
         yield Section(
             "It is attributed to nobody: no conversion, and no coupon that counts for an affiliate."
         )
-    yield Section("Commissions", [_commission(row) for row in report["commissions"]])
+    yield listed("Commissions", report, "commissions", _commission, order="")
     yield Section("Target and posted", [_balance(row) for row in report["balances"]])
 
 
 def _claim(row: Row) -> Row:
     return {
         "time": time_cell(row["occurred_at"]),
-        "claimed for": row["beneficiary"],
+        "claimed for": known("affiliate", row["pixel_id"], row["beneficiary"]) or row["beneficiary"],
         "revenue": money_cell(row, "revenue"),
         "own commission": money_cell(row, "commission"),
         "verdict": CLAIM_REFUSED[row["refused_as"]],
@@ -82,9 +98,9 @@ def _claim(row: Row) -> Row:
 def _usage(row: Row) -> Row:
     return {
         "time": time_cell(row["occurred_at"]),
-        "code": row["code"],
+        "code": known("coupon", row["code"]),
         "state": state_cell(row),
-        "affiliate": row["owner"] or row["owner_pixel_id"],
+        "affiliate": known("affiliate", row["owner"] or row["owner_pixel_id"]),
         "verdict": CODE_REFUSED[row["refused_as"]],
         "source": row["source"],
     }
@@ -93,7 +109,7 @@ def _usage(row: Row) -> Row:
 def _promo_use(row: Row) -> Row:
     return {
         "time": time_cell(row["occurred_at"]),
-        "code": row["code"],
+        "code": known("promo", row["code"]),
         "base": row["base_reward"],
         "bonus": row["bonus_amount"],
         "state": state_cell(row),
@@ -107,17 +123,6 @@ def _refund(row: Row) -> Row:
         "refund": row["refund_id"],
         "amount": money_cell(row, "amount"),
         "verdict": REFUND_REFUSED[row["refused_as"]],
-        "source": row["source"],
-    }
-
-
-def _refused_fact(row: Row) -> Row:
-    content = {name: value for name, value in row["content"].items() if value is not None}
-    return {
-        "event": row["event"],
-        "of": row["of_what"],
-        "content": ", ".join(f"{name} {value}" for name, value in content.items()),
-        "verdict": "refused: the earlier content stands, then the smaller",
         "source": row["source"],
     }
 
@@ -139,12 +144,16 @@ def _attribution(row: Row) -> Iterator[Row]:
     yield line("by", row["origin"], f"{row['code']}, and no conversion" if by_coupon else "")
     yield line("to", row["beneficiary"])
     if row["pixel_id"] is not None:
-        yield line("affiliate", row["handle"], _status_reason(row))
+        yield line(
+            "affiliate",
+            known("affiliate", row["pixel_id"], row["handle"] or row["pixel_id"]),
+            _status_reason(row),
+        )
     yield line(
         "link", row["link_id"], LINK_FROM[row["link_from"]] + LINK_REFUSED[row["named_link_refused_as"]]
     )
     yield line("program", row["program_id"], row["base_domain"] or "")
-    yield line("partner", row["partner_id"], _partner_reason(row))
+    yield line("partner", known("partner", row["partner_id"]), _partner_reason(row))
     yield line("revenue", money_cell(row, "revenue"))
     yield line(
         "refunded",
@@ -188,7 +197,7 @@ def _since(row: Row) -> str:
 
 def _commission(row: Row) -> Row:
     return {
-        "id": row["id"],
+        "id": known("commission", row["id"]),
         "what": f"{row['kind']}: {row['cause']}",
         "to": row["beneficiary"],
         "of": row["amount"],
@@ -202,7 +211,7 @@ def _commission(row: Row) -> Row:
 def _balance(row: Row) -> Row:
     return {
         "to": row["beneficiary"],
-        "partner": row["partner_id"],
+        "partner": known("partner", row["partner_id"]),
         "program": row["program_id"],
         "link": row["link_id"],
         "target": money_cell(row, "target_earnings"),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from decimal import Decimal
 
 from counterfoil.database.connection import Connection
-from counterfoil.explaining.rows import Report, Row, Span, fetch_row, fetch_rows
+from counterfoil.explaining.arithmetic import arithmetic_of_order
+from counterfoil.explaining.rows import Report, Row, Span, fetch_row, fetch_rows, with_documents
 
 FACTS = (
     "conversions",
@@ -22,17 +22,17 @@ FACTS = (
 )
 
 
-async def explain_order(connection: Connection, order_id: str, _span: Span) -> Report | None:
-    """All that is known of an order; None where nothing is."""
+LISTS = ("conversions", "coupon_usages", "promo_uses", "refunds", "refused_facts", "commissions")
+
+
+async def explain_order(connection: Connection, order_id: str, span: Span) -> Report | None:
+    """All that is known of an order, of each list no more than the span; None where nothing is."""
     report: Report = {
         "conversions": await fetch_rows(connection, "explain_claims", order_id),
         "coupon_usages": await fetch_rows(connection, "explain_usages_of_order", order_id),
         "promo_uses": await fetch_rows(connection, "explain_promo_uses_of_order", order_id),
         "refunds": await fetch_rows(connection, "explain_refunds", order_id),
-        "refused_facts": [
-            row | {"content": json.loads(row["content"])}
-            for row in await fetch_rows(connection, "explain_refused_facts", order_id)
-        ],
+        "refused_facts": with_documents(await fetch_rows(connection, "explain_refused_facts", order_id)),
         "cancellation": await fetch_row(connection, "explain_cancellation", order_id),
         "order_total": await fetch_row(connection, "explain_order_total", order_id),
         "attribution": await fetch_row(connection, "explain_attribution", order_id),
@@ -46,9 +46,11 @@ async def explain_order(connection: Connection, order_id: str, _span: Span) -> R
         report["attribution"] |= await _reasons(connection, order_id, report)
     _judge_codes(report)
     _judge_refunds(report)
+    report["arithmetic"] = arithmetic_of_order(report)
     report["posted_is_target"] = all(balance["posted_is_target"] for balance in report["balances"])
     report["agrees"] = report["posted_is_target"] and not report["drift"]
-    return report
+    report["totals"] = {name: len(report[name]) for name in LISTS}
+    return report | {name: report[name][: span.limit] for name in (*LISTS, "balances", "arithmetic")}
 
 
 async def _reasons(connection: Connection, order_id: str, report: Report) -> Row:

@@ -4,19 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from counterfoil.explaining.cells import Section, listed, money_cell, payment_cell, rate_cell, time_cell
+from counterfoil.explaining.cells import (
+    Section,
+    arithmetic,
+    known,
+    listed,
+    money_cell,
+    payment_cell,
+    rate_cell,
+    time_cell,
+)
 from counterfoil.explaining.rows import Report, Row
 
 
 def view_partner(report: Report) -> Iterator[Section]:
     """Who he is, what he has, and the rows that were posted to him."""
+    is_live = "at" not in report
     yield Section(_who(report))
+    yield arithmetic(report)
     yield listed("Users", report, "users", dict, order="")
     yield listed("Programs", report, "enrollments", _enrollment, order="")
     yield listed("Links", report, "links", _link)
-    yield Section("Balances", [_balance(row) for row in report["balances"]])
+    if is_live:
+        yield Section("Balances", [_balance(row) for row in report["balances"]])
     yield listed("Payouts", report, "payouts", _payout)
-    yield listed("Commissions", report, "commissions", _commission)
+    yield listed("Commissions", report, "commissions", _commission if is_live else _order)
 
 
 def _who(report: Report) -> str:
@@ -45,7 +57,7 @@ def _link(row: Row) -> Row:
         "link": row["id"],
         "url": row["url"],
         "user": row["user_id"],
-        "pixel": row["pixel_id"],
+        "pixel": known("affiliate", row["pixel_id"]),
         "source": row["source"],
     }
 
@@ -59,8 +71,6 @@ def _payout(row: Row) -> Row:
         "id": row["id"],
         "paid": time_cell(row["created_at"])[:19],
         "amount": money_cell(row, "amount"),
-        "rows": row["commissions"],
-        "their sum": row["counted"],
         "reference": row["reference"],
         "by": row["actor"],
     }
@@ -68,12 +78,25 @@ def _payout(row: Row) -> Row:
 
 def _commission(row: Row) -> Row:
     return {
-        "id": row["id"],
+        "id": known("commission", row["id"]),
         "time": time_cell(row["occurred_at"]),
-        "order": row["order_id"],
+        "order": known("order", row["order_id"]),
         "what": f"{row['kind']}: {row['cause']}",
         "of": row["amount"],
         "rate": rate_cell(row),
         "earnings": money_cell(row, "earnings"),
         "status": payment_cell(row),
+    }
+
+
+def _order(row: Row) -> Row:
+    """What an order had come to as of a time."""
+    return {
+        "time": time_cell(row["occurred_at"]),
+        "order": known("order", row["order_id"]),
+        "revenue": money_cell(row, "revenue"),
+        "refunded": row["refunded"],
+        "rate": rate_cell(row),
+        "earnings": money_cell(row, "earnings"),
+        "state": "stands" if row["canceled_at"] is None else f"canceled {time_cell(row['canceled_at'])}",
     }

@@ -31,10 +31,19 @@ _INFINITY = {2**63 - 1: "infinity", -(2**63): "-infinity"}
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """How much of long lists is read: so many rows, and of an affiliate or a voucher so many days that end today."""
+    """How much is read: of long lists so many rows; of an affiliate or a voucher so many days, which end today.
+
+    With `at` the facts up to that event time alone, and days that end with it.
+    """
 
     limit: int = 50
     days: int = 30
+    at: datetime | None = None
+
+    @property
+    def as_of(self) -> datetime | str:
+        """The latest time of a fact that counts."""
+        return "infinity" if self.at is None else self.at
 
 
 class Document(dict[str, Any]):
@@ -59,6 +68,11 @@ def with_documents(rows: list[Row]) -> list[Row]:
     ]
 
 
+def take_total(rows: list[Row]) -> int:
+    """What the rows of a list that may have been cut say of its length, if they do; it is taken out of them."""
+    return max([row.pop("total", 0) for row in rows], default=0)
+
+
 def differences(numbers: list[tuple[str, object, object]]) -> list[Row]:
     """Of (counter, stored, counted) those that differ."""
     return [
@@ -71,12 +85,23 @@ def differences(numbers: list[tuple[str, object, object]]) -> list[Row]:
 async def read_any_time(connection: Connection) -> None:
     """Read times that Python has no datetime for: `-infinity` is what an operator may well write."""
     await connection.set_type_codec(
-        "timestamptz", schema="pg_catalog", encoder=_unwritten, decoder=_moment, format="tuple"
+        "timestamptz", schema="pg_catalog", encoder=_since_2000, decoder=_moment, format="tuple"
     )
 
 
-def _unwritten(moment: object) -> tuple[int]:
-    raise TypeError(f"no statement here takes a time: {moment}")
+async def read_usual_times(connection: Connection) -> None:
+    """As it was before `read_any_time`, for who gets the connection next; one on which that fails is given up."""
+    try:
+        await connection.reset_type_codec("timestamptz", schema="pg_catalog")
+    except BaseException:
+        connection.terminate()
+        raise
+
+
+def _since_2000(moment: datetime | str) -> tuple[int]:
+    if isinstance(moment, str):
+        return (next(number for number, name in _INFINITY.items() if name == moment),)
+    return ((moment - _EPOCH) // timedelta(microseconds=1),)
 
 
 def _moment(since_2000: tuple[int]) -> datetime | str:

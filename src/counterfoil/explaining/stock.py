@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from counterfoil.database.connection import Connection
+from counterfoil.explaining.arithmetic import many, number, terms
 from counterfoil.explaining.rows import (
     Report,
     Row,
@@ -12,6 +13,7 @@ from counterfoil.explaining.rows import (
     differences,
     fetch_row,
     fetch_rows,
+    take_total,
     with_documents,
 )
 
@@ -28,16 +30,19 @@ async def explain_sku(connection: Connection, sku: str, span: Span) -> Report | 
     lists = await _lists(connection, sku, span)
     if product is None and counted is None and not any(lists.values()):
         return None
-    totals = {name: _total(rows) for name, rows in lists.items()}
+    totals = {name: take_total(rows) for name, rows in lists.items()}
     stored = {name: product.pop(name) if product else None for name in COUNTED}
     drift = differences([(name, stored[name], (counted or NOTHING)[name]) for name in COUNTED])
     stock = (counted or NOTHING)["stock"]
+    absolute = await fetch_row(connection, "explain_absolute_of_stock", sku)
+    deltas = await fetch_row(connection, "explain_deltas_of_stock", sku)
     return {
         "product": product,
         "stored": stored,
         "counted": counted or NOTHING,
-        "absolute": await fetch_row(connection, "explain_absolute_of_stock", sku),
-        "deltas": await fetch_row(connection, "explain_deltas_of_stock", sku),
+        "absolute": absolute,
+        "deltas": deltas,
+        "arithmetic": [_arithmetic(absolute, deltas or {}, stock, stored["stock"])],
         "details": await fetch_rows(connection, "explain_details_of_product", sku),
         "totals": totals,
         **lists,
@@ -49,17 +54,19 @@ async def explain_sku(connection: Connection, sku: str, span: Span) -> Report | 
     }
 
 
+def _arithmetic(absolute: Row | None, deltas: Row, stock: int, stored: int | None) -> Row:
+    """The latest absolute, and what the deltas since then come to."""
+    moved = (deltas["sum"], f"by {many(deltas['deltas'], 'delta')}")
+    parts = [moved] if absolute is None else [(absolute["stock"], "counted"), moved]
+    return number("stock", terms(*parts), stock, stored)
+
+
 async def _lists(connection: Connection, sku: str, span: Span) -> dict[str, list[Row]]:
     found = {
         name: await fetch_rows(connection, f"explain_{name}_of_stock", sku, span.limit)
         for name in ("changes", "refused_changes", "alerts")
     }
     return {name: with_documents(rows) for name, rows in found.items()}
-
-
-def _total(rows: list[Row]) -> int:
-    """What the rows of a list that may have been cut say of its length; it is taken out of them."""
-    return max([row.pop("total") for row in rows], default=0)
 
 
 def _with_stock_after(changes: Sequence[Row], stock: int) -> list[Row]:

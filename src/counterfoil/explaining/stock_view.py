@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from counterfoil.explaining.cells import Section, line, listed, time_cell
+from counterfoil.explaining.cells import Section, arithmetic, line, listed, time_cell
 from counterfoil.explaining.rows import Report, Row
 
 PARTS = {"absolute": "counted from here", "delta": "counted", "before": "older than the count"}
@@ -16,6 +16,7 @@ def view_sku(report: Report) -> Iterator[Section]:
     yield Section(f"SKU {report['id']}")
     yield _product(report)
     yield Section(_sum(report))
+    yield arithmetic(report)
     yield Section("Stock, and what the ledger comes to", _compared(report))
     yield listed("Stock changes", report, "changes", _change)
     yield _closing(report["closing"])

@@ -1,4 +1,4 @@
-"""A report as a terminal shows it: lines of prose, and tables narrow enough to be read."""
+"""A report as people read it, on a terminal or in a page: lines of prose, and tables narrow enough to be read."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from counterfoil.explaining.affiliate_view import view_affiliate
-from counterfoil.explaining.cells import Section
+from counterfoil.explaining.cells import Section, time_cell
 from counterfoil.explaining.code_view import view_coupon, view_promo
+from counterfoil.explaining.commission_view import view_commission
 from counterfoil.explaining.order_view import view_order
 from counterfoil.explaining.partner_view import view_partner
 from counterfoil.explaining.rows import Document, Report
@@ -20,6 +21,7 @@ VIEWS: dict[str, Callable[[Report], Iterable[Section]]] = {
     "promo": view_promo,
     "affiliate": view_affiliate,
     "partner": view_partner,
+    "commission": view_commission,
     "voucher": view_voucher,
     "sku": view_sku,
 }
@@ -29,6 +31,7 @@ AGREES = {
     "promo": "No drift: the counts are what the rows say.",
     "affiliate": "No drift: the days show what the ledgers say, and what is posted is what is attributed.",
     "partner": "No drift: each payout is the sum of the rows that it paid.",
+    "commission": "Posted = target: of its order and of each beneficiary.",
     "voucher": (
         "No drift: the counts are what the tables come to that they are compared with. "
         "The scans themselves are counted again by `counterfoil verify`."
@@ -48,9 +51,16 @@ def sections(report: Report) -> Iterator[Section]:
             yield section
     if report["drift"]:
         yield Section("Drift", report["drift"])
-    yield Section(AGREES[report["kind"]] if report["agrees"] else DISAGREES)
+    yield Section(_verdict(report))
     if len(clusters) == 1:
         yield Section(f"Times are UTC; sources are records of the cluster {clusters[0]}.")
+
+
+def _verdict(report: Report) -> str:
+    if "at" in report:
+        moment = time_cell(report["at"])
+        return f"As of {moment}: of the facts up to then alone. Nothing of this is stored, it was counted just now."
+    return AGREES[report["kind"]] if report["agrees"] else DISAGREES
 
 
 def _sources(value: Any) -> Iterator[dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from counterfoil.explaining.cells import Section, line, listed, time_cell
+from counterfoil.explaining.cells import Section, arithmetic, line, listed, refused_fact, time_cell
 from counterfoil.explaining.rows import Report, Row
 from counterfoil.explaining.vouchers import LOOK_FOR_S
 
@@ -14,7 +14,7 @@ def view_voucher(report: Report) -> Iterator[Section]:
     days, users = report["days"], report["unique_users"]
     yield Section(f"Voucher {report['id']}")
     yield _said(report["voucher"])
-    yield Section("Counts, and what they are compared with", [_compared(row) for row in report["compared"]])
+    yield arithmetic(report)
     yield Section(f"Unique users: {users['ever']:,}, of them {users['of_days']:,} in the last {days} days.")
     yield Section("Days", [_day(row) for row in report["daily"]])
     yield listed(f"Places of {days} days", report, "places", dict, order=", most scans first")
@@ -24,7 +24,7 @@ def view_voucher(report: Report) -> Iterator[Section]:
     yield listed(
         "Reasons of failed attempts", report, "failures", _failure, order=", the most frequent first"
     )
-    yield listed("Told once more, and refused", report, "refused_facts", _refused_fact, order="")
+    yield listed("Told once more, and refused", report, "refused_facts", refused_fact, order="")
     yield listed("Days whose scans are closed", report, "closings", _closing)
     yield listed(f"Scans of {days} days, as counted by the hours", report, "scans", _scan)
     if not report["scans_found"]:
@@ -48,11 +48,6 @@ def _said(voucher: Row | None) -> Section:
             line("source", voucher["source"]),
         ],
     )
-
-
-def _compared(row: Row) -> Row:
-    sign = "=" if row["stored"] == row["counted"] else "≠"
-    return {"what": row["counter"], "count": f"{row['stored']} {sign} {row['counted']}", "in": row["where"]}
 
 
 def _day(row: Row) -> Row:
@@ -97,19 +92,6 @@ def _failure(row: Row) -> Row:
         "reason": row["failure_reason"],
         "attempts": row["attempts"],
         "last": time_cell(row["last_at"]),
-    }
-
-
-def _refused_fact(row: Row) -> Row:
-    content = {
-        name: value for name, value in row["content"].items() if value not in (None, {}, row["of_what"])
-    }
-    return {
-        "event": row["event"],
-        "of": row["of_what"],
-        "content": ", ".join(f"{name} {value}" for name, value in content.items()),
-        "verdict": "refused: the earlier content stands, then the smaller",
-        "source": row["source"],
     }
 
 

@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from counterfoil.database.connection import Connection
+from counterfoil.explaining.arithmetic import number
 from counterfoil.explaining.rows import (
     Report,
     Row,
@@ -14,6 +15,7 @@ from counterfoil.explaining.rows import (
     differences,
     fetch_row,
     fetch_rows,
+    take_total,
     with_documents,
 )
 
@@ -55,7 +57,7 @@ async def explain_voucher(connection: Connection, voucher_id: str, span: Span) -
     stored = {name: voucher.pop(name) if voucher else None for name in COUNTS}
     compared = _compared(stored | sums)
     lists = await _lists(connection, voucher_id, span)
-    totals = {name: _total(rows) for name, rows in lists.items()} | {
+    totals = {name: take_total(rows) for name, rows in lists.items()} | {
         "wallets": sums["wallets"],
         "attempts": sums["attempts"],
         "scans": sums["scans_of_span"],
@@ -68,6 +70,10 @@ async def explain_voucher(connection: Connection, voucher_id: str, span: Span) -
         "days": span.days,
         "stored": stored,
         "compared": compared,
+        "arithmetic": [
+            number(row["counter"], f"sum of {row['where']}", row["counted"], row["stored"])
+            for row in compared
+        ],
         "unique_users": {"ever": sums["users"], "of_days": sums["users_of_span"]},
         "totals": totals,
         "daily": await fetch_rows(connection, "explain_days_of_voucher", voucher_id, span.days),
@@ -87,11 +93,6 @@ async def _lists(connection: Connection, voucher_id: str, span: Span) -> dict[st
         for name in ("wallets", "attempts", "failures", "refused_facts", "closings")
     }
     return {"places": of_days} | {name: with_documents(rows) for name, rows in of_all.items()}
-
-
-def _total(rows: list[Row]) -> int:
-    """What the rows of a list that may have been cut say of its length, if they do; it is taken out of them."""
-    return max([row.pop("total", 0) for row in rows], default=0)
 
 
 def _compared(sums: Row) -> list[Row]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -105,7 +105,7 @@ async def find_sums(
 ) -> list[Sum]:
     """Sums by these groups, the latest month first."""
     rows = await connection.fetch(sql("group_earnings"), *astuple(wanted), list(groups), limit, offset)
-    return [_sum(row, groups) for row in rows]
+    return [sum_of(row, groups) for row in rows]
 
 
 async def commissions_as_csv(pool: asyncpg.Pool, wanted: Filter) -> AsyncIterator[str]:
@@ -125,10 +125,16 @@ async def commissions_as_csv(pool: asyncpg.Pool, wanted: Filter) -> AsyncIterato
 
 async def sums_as_csv(pool: asyncpg.Pool, wanted: Filter, groups: Collection[str]) -> AsyncIterator[str]:
     """All sums by these groups."""
-    fields = [field for group, field in GROUPS.items() if group in groups]
-    names = dict(zip(Sum.__struct_fields__, Sum.__struct_encode_fields__, strict=True))
     async with connection_of(pool) as connection:
         sums = await find_sums(connection, wanted, groups, None, 0)
+    for lines in sums_as_lines(sums, groups):
+        yield lines
+
+
+def sums_as_lines(sums: Sequence[Sum], groups: Collection[str]) -> Iterator[str]:
+    """Sums as CSV, a part at a time, the names of the columns first."""
+    fields = [field for group, field in GROUPS.items() if group in groups]
+    names = dict(zip(Sum.__struct_fields__, Sum.__struct_encode_fields__, strict=True))
     yield csv_lines([[*(names[field] for field in fields), "currency", "commissions", "amount", "earnings"]])
     for start in range(0, len(sums), CSV_PAGE):
         yield csv_lines(_sum_cells(found, fields) for found in sums[start : start + CSV_PAGE])
@@ -168,7 +174,8 @@ def _commission(row: asyncpg.Record) -> Commission:
     )
 
 
-def _sum(row: asyncpg.Record, groups: Collection[str]) -> Sum:
+def sum_of(row: asyncpg.Record, groups: Collection[str]) -> Sum:
+    """A row of sums with the fields that they are told apart by."""
     return Sum(
         currency=row["currency"],
         commissions=row["commissions"],

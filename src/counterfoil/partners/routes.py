@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import asyncpg
@@ -13,6 +14,7 @@ from litestar.params import FromPath, RawBody
 from litestar.response import Stream
 from msgspec import UNSET, Struct, UnsetType
 
+from counterfoil.api.as_of import At, as_of_header, moment_text, read_at
 from counterfoil.api.idempotency import answer_once
 from counterfoil.api.requests import (
     ACTOR,
@@ -40,6 +42,16 @@ from counterfoil.partners.earnings import (
     find_commissions,
     find_sums,
     sums_as_csv,
+)
+from counterfoil.partners.earnings_at import (
+    BalanceAt,
+    CommissionAt,
+    commissions_at_as_csv,
+    find_balances_at,
+    find_commissions_at,
+    find_sums_at,
+    refuse_statuses,
+    sums_at_as_csv,
 )
 from counterfoil.partners.requests import (
     Format,
@@ -107,6 +119,17 @@ class Earnings(Struct, rename="camel"):
     groups: list[Sum] | UnsetType = UNSET
 
 
+class EarningsAt(Struct, rename="camel"):
+    """What a partner had earned by a time: the balances, and the orders or the sums that were asked for."""
+
+    partner_id: str
+    name: str | None
+    at: Time
+    balances: list[BalanceAt]
+    items: list[CommissionAt] | UnsetType = UNSET
+    groups: list[Sum] | UnsetType = UNSET
+
+
 class NewPayout(Struct, rename="camel", forbid_unknown_fields=True):
     """All that is payable in one currency, with the reference of the transfer that pays it."""
 
@@ -168,18 +191,24 @@ async def show_earnings(  # noqa: PLR0913, PLR0917 - one parameter a choice
     format: Format = None,  # noqa: A002 - its name in the query
     limit: Limit = 50,
     offset: Offset = 0,
+    at: At = None,
 ) -> Response[Any]:
     """A partner's balances and commissions, newest first; or sums of them by program, link, month or status.
 
     As CSV (`format=csv` or `Accept: text/csv`) all that the filters leave. Balances are of all commissions.
+    With `at` what each order had come to by that event time: one row for each, and no statuses.
     """
-    groups = read_groups(group_by)
+    groups, as_of = read_groups(group_by), read_at(at)
+    if as_of is not None:
+        refuse_statuses(wanted, groups)
+    listing = Listing(None, limit, offset)
     async with connection_of(pool) as connection:
         partner = await find_partner(connection, wanted.partner_id)
         if _wants_csv(request, format):
-            return _csv(pool, wanted, groups)
+            return _csv(pool, wanted, groups, as_of)
+        if as_of is not None:
+            return await _earnings_at(request, connection, partner, wanted, groups, listing, as_of)
         earnings = Earnings(partner.id, partner.name, await find_balances(connection, partner.id))
-        listing = Listing(None, limit, offset)
         if groups is None:
             found = page(request, await find_commissions(connection, wanted, limit + 1, offset), listing)
             earnings.items = found.content
@@ -293,14 +322,51 @@ def _wants_csv(request: Request[Any, Any, Any], asked: str | None) -> bool:
     return request.accept.best_match(["application/json", "text/csv"]) == "text/csv"
 
 
-def _csv(pool: asyncpg.Pool, wanted: Filter, groups: Sequence[str] | None) -> Stream:
-    lines = commissions_as_csv(pool, wanted) if groups is None else sums_as_csv(pool, wanted, groups)
-    name = _UNFIT_FOR_FILES.sub("_", wanted.partner_id)
+async def _earnings_at(  # noqa: PLR0913, PLR0917 - all that was asked for
+    request: Request[Any, Any, Any],
+    connection: Connection,
+    partner: Partner,
+    wanted: Filter,
+    groups: Sequence[str] | None,
+    listing: Listing,
+    at: datetime,
+) -> Response[Any]:
+    """The balances, and the orders or the sums, as of a time and of one snapshot."""
+    limit, offset, headers = listing.limit, listing.offset, as_of_header(at)
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
+        balances = await find_balances_at(connection, partner.id, at)
+        earnings = EarningsAt(partner.id, partner.name, moment_text(at), balances)
+        if groups is None:
+            items = await find_commissions_at(connection, wanted, at, limit + 1, offset)
+            found = page(request, items, listing, headers)
+            earnings.items = found.content
+            return Response(earnings, headers=found.headers)
+        sums = await find_sums_at(connection, wanted, at, groups, limit + 1, offset)
+        summed = page(request, sums, listing, headers)
+        earnings.groups = summed.content
+        return Response(earnings, headers=summed.headers)
+
+
+def _csv(
+    pool: asyncpg.Pool, wanted: Filter, groups: Sequence[str] | None, at: datetime | None = None
+) -> Stream:
+    name = _UNFIT_FOR_FILES.sub("_", wanted.partner_id + ("" if at is None else f"-{moment_text(at)}"))
+    headers: Mapping[str, str] = {"Content-Disposition": f'attachment; filename="earnings-{name}.csv"'}
     return Stream(
-        lines,
+        _csv_lines(pool, wanted, groups, at),
         media_type=MEDIA_TYPE,
-        headers={"Content-Disposition": f'attachment; filename="earnings-{name}.csv"'},
+        headers=dict(headers) | dict(as_of_header(at)),
     )
+
+
+def _csv_lines(
+    pool: asyncpg.Pool, wanted: Filter, groups: Sequence[str] | None, at: datetime | None
+) -> AsyncIterator[str]:
+    if at is None:
+        return commissions_as_csv(pool, wanted) if groups is None else sums_as_csv(pool, wanted, groups)
+    if groups is None:
+        return commissions_at_as_csv(pool, wanted, at)
+    return sums_at_as_csv(pool, wanted, at, groups)
 
 
 PARTNER_ROUTES = (list_partners, show_partner, show_earnings, list_payouts, pay_partner)

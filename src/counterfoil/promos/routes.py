@@ -12,8 +12,9 @@ import msgspec
 from litestar import Request, Response, get, post
 from litestar.di import NamedDependency
 from litestar.params import RawBody
-from msgspec import Meta, Raw, Struct
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
+from counterfoil.api.as_of import At, as_of_header, moment_text, read_at
 from counterfoil.api.idempotency import answer_once
 from counterfoil.api.problems import invalid_field
 from counterfoil.api.requests import (
@@ -27,6 +28,7 @@ from counterfoil.api.requests import (
     read_required_code,
     takes,
 )
+from counterfoil.api.writing import Time
 from counterfoil.database.connection import Connection
 from counterfoil.database.queries import sql
 from counterfoil.settings import Settings
@@ -39,13 +41,17 @@ _MICRO = Decimal("0.000001")
 
 
 class PromoCode(Struct, rename="camel"):
-    """A promo code with its counts; the bonus is a decimal string in JSON."""
+    """A promo code with its counts; the bonus is a decimal string in JSON.
+
+    Where they are as of a time, `at` is the time and `updated_at` that of the latest fact.
+    """
 
     id: int
     code: str
     times_used: int
     total_bonus_issued: Decimal
     updated_at: datetime
+    at: Time | UnsetType = UNSET
 
 
 class NewPromoCode(Struct, rename="camel", forbid_unknown_fields=True):
@@ -71,10 +77,12 @@ async def list_promo_codes(
     request: Request[Any, Any, Any],
     pool: NamedDependency[asyncpg.Pool],
     listing: NamedDependency[Listing],
+    at: At = None,
 ) -> Response[list[PromoCode]]:
-    """Promo codes, the most used first."""
+    """Promo codes, the most used first; with `at` as of that event time."""
+    as_of = read_at(at)
     async with connection_of(pool) as connection:
-        return page(request, await find_promo_codes(connection, listing), listing)
+        return page(request, await find_promo_codes(connection, listing, as_of), listing, as_of_header(as_of))
 
 
 @post(PATH, operation_class=takes(NewPromoCode))
@@ -100,10 +108,21 @@ async def create_promo_code(
         return await answer_once(connection, idempotency_key, (PATH, wanted), work)
 
 
-async def find_promo_codes(connection: Connection, listing: Listing) -> list[PromoCode]:
+async def find_promo_codes(
+    connection: Connection, listing: Listing, at: datetime | None = None
+) -> list[PromoCode]:
     """Promo codes, the most used first, then by code; a row beyond the listing's limit if there is one."""
-    rows = await connection.fetch(sql("list_promo_codes"), listing.code, listing.limit + 1, listing.offset)
-    return [PromoCode(*row) for row in rows]
+    asked = (listing.code, listing.limit + 1, listing.offset)
+    if at is None:
+        return [PromoCode(*row) for row in await connection.fetch(sql("list_promo_codes"), *asked)]
+    rows = await connection.fetch(sql("list_promo_codes_at"), *asked, at)
+    moment = moment_text(at)
+    return [
+        PromoCode(
+            row["id"], row["code"], row["times_used"], row["total_bonus_issued"], row["updated_at"], moment
+        )
+        for row in rows
+    ]
 
 
 async def ensure_promo_code(
