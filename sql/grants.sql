@@ -8,6 +8,9 @@ END $$;
 
 GRANT SELECT ON counterfoil_migrations TO counterfoil_worker;
 
+-- who is forgotten; forgetting is done by who owns the tables
+GRANT SELECT ON forgotten_people, forgotten_visitors TO counterfoil_worker;
+
 GRANT SELECT, INSERT, UPDATE ON
   stream_positions,
   stream_sources,
@@ -48,6 +51,7 @@ GRANT SELECT, INSERT ON
   refused_facts,
   refused_voucher_facts,
   refused_stock_changes,
+  lost_offsets,
   alerts
 TO counterfoil_worker;
 
@@ -61,8 +65,9 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON
   scan_rates,
   low_stock_episodes
 TO counterfoil_worker;
-GRANT SELECT, INSERT, DELETE ON outbox TO counterfoil_worker;
+GRANT SELECT, INSERT, DELETE ON outbox, verifications TO counterfoil_worker;
 GRANT SELECT, INSERT, UPDATE ON job_turns, notifications, notification_channels TO counterfoil_worker;
+GRANT SELECT, INSERT, UPDATE ON replays, replay_positions TO counterfoil_worker;
 GRANT SELECT, UPDATE ON stock_defaults TO counterfoil_worker;
 
 -- of a voucher what is told of it; its counts are the triggers' to write
@@ -123,6 +128,7 @@ GRANT EXECUTE ON FUNCTION
   hold_vouchers(text[]),
   recount_vouchers(text[]),
   expire_claims(integer),
+  forget_dead_letters(integer, integer),
   hold_orders(text[]),
   settle_orders(text[]),
   hold_daily(text[], date[], text[]),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import signal
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator
 
@@ -19,15 +18,23 @@ from counterfoil.api.problems import database_away
 from counterfoil.api.reporting import reported_topics
 from counterfoil.api.server import HttpServer, build_app
 from counterfoil.clicks.store import load_visitor_key
+from counterfoil.console.dead_letters import DEAD_LETTER_PAGES
+from counterfoil.console.explaining import EXPLAIN_PAGES
 from counterfoil.console.pages import CONSOLE_ROUTES, Console
 from counterfoil.coupons.routes import adjust_affiliate_coupon, list_affiliate_coupons
 from counterfoil.database.migrate import available, migrate, migration_status
 from counterfoil.database.pool import UNREACHABLE, create_pool, database_address, migrator_address, one_line
 from counterfoil.database.sampling import sample_forever
+from counterfoil.database.verifications import sample_verification
 from counterfoil.database.watch import watch_database
 from counterfoil.errors import DependencyUnreachable, HaltingFailure, TransientFailure
-from counterfoil.ingest.dead_letter_routes import DEAD_LETTER_ROUTES, KnownRoutes
+from counterfoil.explaining.pages import PageExplainer
+from counterfoil.explaining.routes import EXPLAIN_ROUTES
+from counterfoil.ingest.copies import DeadLetterCopies
+from counterfoil.ingest.dead_letter_routes import DEAD_LETTER_ROUTES
 from counterfoil.ingest.failures import classify
+from counterfoil.ingest.gaps import GapWatch
+from counterfoil.ingest.retry import KnownRoutes
 from counterfoil.ingest.road import Road
 from counterfoil.inventory.routes import INVENTORY_ROUTES
 from counterfoil.inventory.sampling import sample_products
@@ -39,8 +46,9 @@ from counterfoil.notifications.routes import OPS_TEST_ROUTES
 from counterfoil.partners.routes import PARTNER_ROUTES
 from counterfoil.promos.routes import create_promo_code, list_promo_codes
 from counterfoil.publishing import HttpPublisher
-from counterfoil.routing import notify_routes, routes, routes_by_topic
+from counterfoil.routing import COUNTERS, notify_routes, routes, routes_by_topic
 from counterfoil.settings import ROLES, Settings, masked_address
+from counterfoil.telemetry.event_loop import loop_factory, tune_garbage_collection
 from counterfoil.telemetry.health import Health, Phase
 from counterfoil.telemetry.metrics import Metrics
 from counterfoil.vouchers.routes import VOUCHER_ROUTES
@@ -60,6 +68,9 @@ HTTP_ROUTES = (
     *DEAD_LETTER_ROUTES,
     *OPS_TEST_ROUTES,
     *CONSOLE_ROUTES,
+    *EXPLAIN_ROUTES,
+    *EXPLAIN_PAGES,
+    *DEAD_LETTER_PAGES,
 )
 
 REPORTED_TOPICS = reported_topics(HTTP_ROUTES)
@@ -86,6 +97,7 @@ class Worker:
         self.metrics = Metrics(__version__)
         self._pool: asyncpg.Pool | None = None
         self.console = Console(settings, self.health, self.metrics, lambda: self._pool, __version__)
+        self.explainer = PageExplainer(settings)
         self._visitor_key = b""
         self._known_routes: KnownRoutes | None = None
         self._stopping = asyncio.Event()
@@ -130,22 +142,24 @@ class Worker:
         road = self._road(pool) if "ingest" in self.roles else None
         notifying = await self._notifying() if "notify" in self.roles else None
         tasks = [asyncio.create_task(work) for work in _watches(pool, self.health, road, notifying)]
+        tasks.append(asyncio.create_task(sample_forever(pool, self.metrics, [sample_verification])))
         if "schedule" in self.roles:
             for work in (
-                scheduling.run_forever(pool, self.settings),
+                scheduling.run_forever(pool, self.settings, COUNTERS),
                 sample_forever(pool, self.metrics, SAMPLES),
+                GapWatch(pool, self.settings, self.metrics).watch_forever(),
             ):
                 tasks.append(asyncio.create_task(work))
                 tasks[-1].add_done_callback(self._ended)
         if "http" in self.roles:
             tasks.append(asyncio.create_task(self.console.sample_forever(pool)))
-        relay = Relay(self.settings, self.metrics) if "relay" in self.roles else None
+        relays = self._relays() if "relay" in self.roles else []
         try:
             if road:
                 road.start(self.fail)
             if notifying:
                 notifying.start(self.fail)
-            if relay:
+            for relay in relays:
                 relay.start()
             self.health.started = True
             if not self._stopping.is_set():
@@ -156,8 +170,15 @@ class Worker:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await asyncio.gather(*(part.stop() for part in (road, notifying) if part))
-            if relay:  # last, so that it takes along what the last batches raised
-                await relay.stop()
+            # last, so that they take along what the last batches raised
+            await asyncio.gather(*(relay.stop() for relay in relays))
+
+    def _relays(self) -> list[Relay | DeadLetterCopies]:
+        """What takes to Kafka what was written with its cause."""
+        relays: list[Relay | DeadLetterCopies] = [Relay(self.settings, self.metrics)]
+        if self.settings.dlq_topics:
+            relays.append(DeadLetterCopies(self.settings, self.metrics))
+        return relays
 
     async def _notifying(self) -> Notifying:
         """The notifier; where this worker ingests as well, whether it is ready is not the notifier's to say."""
@@ -210,6 +231,7 @@ class Worker:
             dependencies={
                 "publisher": Provide(lambda: publisher, sync_to_thread=False),
                 "console": Provide(lambda: self.console, sync_to_thread=False),
+                "explainer": Provide(lambda: self.explainer, sync_to_thread=False),
                 "known_routes": Provide(self._routes_by_topic, sync_to_thread=False),
             },
             version=__version__,
@@ -318,7 +340,7 @@ class Notifying:
             self.road = Road(
                 settings=settings,
                 routes=notify_routes(settings, lambda: names),
-                group=f"{settings.consumer_group}-notify",
+                group=settings.notify_group,
                 pool=pool,
                 health=health,
                 metrics=metrics,
@@ -362,8 +384,8 @@ async def _close(pool: asyncpg.Pool) -> None:
 
 def run_worker(settings: Settings, roles: Collection[str], announce: Callable[[int], None]) -> None:
     """Run a worker to its end; raises a CounterfoilError when it had to give up."""
-    _tune_garbage_collection()
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    tune_garbage_collection()
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         try:
             runner.run(_run(settings, roles, announce))
         except HaltingFailure as error:
@@ -372,18 +394,3 @@ def run_worker(settings: Settings, roles: Collection[str], announce: Callable[[i
 
 async def _run(settings: Settings, roles: Collection[str], announce: Callable[[int], None]) -> None:
     await Worker(settings, roles).run(announce)
-
-
-def _tune_garbage_collection() -> None:
-    """Look for cycles rarely: records make none, and looking through a backlog of them held the loop for 60 ms."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(100_000, 50, 100)
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop  # noqa: PLC0415 - not on Windows
-    except ImportError:
-        return None
-    return uvloop.new_event_loop

@@ -6,7 +6,7 @@ import asyncio
 import json
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -17,16 +17,44 @@ import asyncpg
 from pydantic import SecretStr
 
 from counterfoil.clicks.store import load_visitor_key
-from counterfoil.database import counters, pool
+from counterfoil.database import counters, pool, verifications
 from counterfoil.database import migrate as migrations
 from counterfoil.database.connection import Connection
+from counterfoil.database.forgotten import PREFIX
 from counterfoil.database.queries import sql
-from counterfoil.errors import DependencyUnreachable, InvalidEvent, InvalidSetting, SchemaMismatch
+from counterfoil.errors import (
+    DependencyUnreachable,
+    InvalidEvent,
+    InvalidSetting,
+    SchemaMismatch,
+    TransientFailure,
+)
 from counterfoil.events import ALERT_DECODERS, EVENT_TYPES, Decode, DecodeAlert, Rules
+from counterfoil.events.rules import identity
 from counterfoil.explaining import explain as explain_in
 from counterfoil.explaining.rows import Report, Span
-from counterfoil.ingest.records import headers_from_json, milliseconds_of
-from counterfoil.ingest.retry import Retried, retry_dead_letter
+from counterfoil.forgetting import Erasure, forget_customer, forget_visitor
+from counterfoil.forgetting import Tell as TellErasing
+from counterfoil.ingest.dead_letters import (
+    Chosen,
+    Verdict,
+    Waiting,
+    drop,
+    field_of,
+    judge,
+    measure,
+    next_ids,
+    stored_record,
+)
+from counterfoil.ingest.records import milliseconds_of
+from counterfoil.ingest.retry import (
+    KnownRoutes,
+    Retried,
+    judge_chosen,
+    judge_letters,
+    retry_chosen,
+    retry_dead_letter,
+)
 from counterfoil.inventory import low_stock
 from counterfoil.kafka.cluster import Cluster
 from counterfoil.partners import backfill
@@ -38,6 +66,9 @@ T = TypeVar("T")
 
 IN_FLIGHT = 2_000
 """Records handed to the producer before their acknowledgements are awaited."""
+
+KEY_SHOWN = 256
+"""Bytes of a key in a list."""
 
 
 def with_connection(
@@ -156,19 +187,27 @@ async def _publish(settings: Settings, name: str, lines: Iterable[bytes], keys: 
 # Verifying
 
 
-def verify(settings: Settings, *, with_repair: bool) -> dict[str, Any]:
-    """Recount every counter; with repair, put right what drifted and look again."""
+def verify(settings: Settings, *, with_repair: bool, tell: counters.Tell = counters.nobody) -> dict[str, Any]:
+    """Recount every counter in one snapshot; with repair, put right what drifted and look again."""
 
     async def work(connection: Connection) -> dict[str, Any]:
-        checked = await counters.count_rows(connection, COUNTERS)
-        drift = await counters.find_drift(connection, COUNTERS)
-        repaired = await counters.repair(connection, COUNTERS, drift) if with_repair else 0
-        left = await counters.find_drift(connection, COUNTERS) if repaired else drift
+        found = left = await counters.verify(connection, COUNTERS, tell)
+        repaired = await counters.repair(connection, COUNTERS, found.drift) if with_repair else 0
+        if repaired:
+            left = await counters.verify(connection, COUNTERS, tell)
+            async with connection.transaction():  # so that the metric and the pages know at once
+                await verifications.keep(connection, left)
+        remaining = set(left.drift)
         return {
-            "checked": checked,
-            "drift": [asdict(d) for d in drift],
+            "snapshot_at": found.snapshot_at,
+            "seconds": round(found.seconds, 3),
+            "checked": {table: checked.rows for table, checked in found.tables.items()},
+            "drifted": {table: checked.drifted for table, checked in found.tables.items()},
+            "drift": [asdict(drift) for drift in found.drift],
             "repaired": repaired,
-            "clean": not left,
+            "repairs": [asdict(drift) for drift in found.drift if repaired and drift not in remaining],
+            "left": [asdict(drift) for drift in left.drift],
+            "clean": not left.drifted,
         }
 
     return with_connection(settings, work, patient=True)
@@ -177,11 +216,13 @@ def verify(settings: Settings, *, with_repair: bool) -> dict[str, Any]:
 # Explaining
 
 
-def explain(settings: Settings, kind: str, key: str, *, limit: int = 50, days: int = 30) -> Report | None:
+def explain(  # noqa: PLR0913 - one argument a choice
+    settings: Settings, kind: str, key: str, *, limit: int = 50, days: int = 30, at: datetime | None = None
+) -> Report | None:
     """Every row behind the numbers of one order, code, affiliate and the like; None where nothing is known of it."""
 
     async def work(connection: Connection) -> Report | None:
-        return await explain_in(connection, kind, key, Rules.of(settings), Span(limit, days))
+        return await explain_in(connection, kind, key, Rules.of(settings), Span(limit, days, at))
 
     return with_connection(settings, work, patient=True)
 
@@ -205,6 +246,47 @@ def scan_stock(settings: Settings) -> dict[str, Any]:
     return with_connection(settings, work)
 
 
+# Forgetting
+
+
+def forget(settings: Settings, kind: str, named: str, *, dry_run: bool, tell: TellErasing) -> Erasure:
+    """Erase a `customer` or `visitor`, with the migrator's address, or the worker's.
+
+    Raises InvalidSetting for an id that is none, and where the role may not erase.
+    """
+    owner = settings.model_copy(update={"database_url": SecretStr(pool.migrator_address(settings))})
+    known = _known_id(named)
+
+    async def work(connection: Connection) -> Erasure:
+        if kind == "customer":
+            topic = settings.topics["user.created"]
+            return await forget_customer(connection, known, user_topic=topic, dry_run=dry_run, tell=tell)
+        topic = settings.topics["click"]
+        return await forget_visitor(connection, known, click_topic=topic, dry_run=dry_run, tell=tell)
+
+    try:
+        return with_connection(owner, work, patient=True)
+    except DependencyUnreachable as error:
+        if isinstance(error.__cause__, asyncpg.InsufficientPrivilegeError):
+            raise InvalidSetting(
+                "COUNTERFOIL_MIGRATE_DATABASE_URL: takes the address of the tables' owner, who alone erases"
+            ) from error
+        raise
+
+
+def _known_id(named: str) -> str:
+    """The id as the road knows it: trimmed and normalised."""
+    try:
+        found = identity(named, "id", lambda _field: None)
+    except InvalidEvent as error:
+        raise InvalidSetting(f"this is no id: {error}") from error
+    if found is None:
+        raise InvalidSetting("an empty id is none")
+    if found.startswith(PREFIX):
+        raise InvalidSetting("this is the pseudonym of a person who is forgotten")
+    return found
+
+
 # Partners
 
 
@@ -221,42 +303,45 @@ def backfill_partners(settings: Settings, *, dry_run: bool, tell: backfill.Tell)
 # Dead letters
 
 
-def list_dead_letters(  # noqa: PLR0913 - one argument a filter
-    settings: Settings,
-    *,
-    topic: str | None,
-    kind: str | None,
-    since: datetime | None,
-    resolved: bool,
-    limit: int,
-    offset: int,
+def list_dead_letters(
+    settings: Settings, chosen: Chosen, *, resolved: bool, limit: int, offset: int
 ) -> list[dict[str, Any]]:
-    """Parked records, newest first, without their bytes."""
+    """Parked records, newest first, without their values, and of a long key its head."""
 
     async def work(connection: Connection) -> list[dict[str, Any]]:
         rows = await connection.fetch(
-            sql("list_dead_letters"), topic, kind, _utc(since), resolved, limit, offset
+            sql("list_dead_letters_in_short"), *chosen, resolved, limit, offset, KEY_SHOWN
         )
-        return [dict(row) | {"key": _readable(row["key"])} for row in rows]
+        return [_in_short(row) for row in rows]
 
     return with_connection(settings, work)
 
 
-def show_dead_letter(settings: Settings, letter_id: int) -> dict[str, Any] | None:
-    """One parked record: its bytes as text and in hexadecimal, and what the rules make of it now."""
+def _in_short(row: asyncpg.Record) -> dict[str, Any]:
+    is_cut = row["key"] is not None and len(row["key"]) < row["key_bytes"]
+    key = _readable(row["key"])
+    return dict(row) | {"key": f"{key}…" if is_cut else key, "key_is_cut": is_cut}
 
-    async def work(connection: Connection) -> dict[str, Any] | None:
+
+def show_dead_letter(settings: Settings, letter_id: int) -> tuple[dict[str, Any], bytes | None] | None:
+    """One parked record, with its bytes as text and in hexadecimal and what the rules make of it now; and its value."""
+
+    async def work(connection: Connection) -> tuple[dict[str, Any], bytes | None] | None:
         row = await connection.fetchrow(sql("show_dead_letter"), letter_id)
         if row is None:
             return None
         value: bytes | None = row["value"]
-        return dict(row) | {
+        verdict = judge(stored_record(row), _decoders(settings), Rules.of(settings))
+        shown = dict(row) | {
             "key": _readable(row["key"]),
             "value": _readable(value),
             "value_hex": None if value is None else value.hex(" "),
             "headers": json.loads(row["headers"]),
-            "now": _what_the_rules_say(settings, row),
+            "field": field_of(row["error_kind"], row["error"]),
+            "now": str(verdict),
+            "verdict": verdict._asdict(),
         }
+        return shown, value
 
     return with_connection(settings, work)
 
@@ -265,41 +350,121 @@ def retry_dead_letters(
     settings: Settings,
     *,
     ids: list[int] | None,
-    topic: str | None,
-    kind: str | None,
-    since: datetime | None,
-) -> list[Retried]:
-    """Send parked records down the road again, one transaction each."""
+    chosen: Chosen,
+    done: list[Retried],
+    tell: counters.Tell = counters.nobody,
+) -> None:
+    """Send parked records down the road again; `done` grows with each batch that is committed, whatever comes then."""
 
-    async def work(connection: Connection) -> list[Retried]:
-        wanted = ids or [
-            row["id"] for row in await connection.fetch(sql("open_dead_letter_ids"), topic, kind, _utc(since))
-        ]
+    async def work(connection: Connection) -> None:
         known = routes_by_topic(settings, await load_visitor_key(connection, settings))
-        return [await retry_dead_letter(connection, letter_id, known) for letter_id in wanted]
+        waiting = Waiting(len(ids), 0) if ids else await measure(connection, chosen)
+        batches = _in_turn(connection, ids, known) if ids else _open_ones(connection, chosen, known, waiting)
+        tell("dead letters", 0, waiting.letters)
+        async for batch in batches:
+            done.extend(batch)
+            tell("dead letters", len(done), waiting.letters)
+
+    try:
+        with_connection(settings, work)
+    except TransientFailure as error:
+        raise DependencyUnreachable(f"PostgreSQL: {error}") from error
+
+
+async def _in_turn(
+    connection: Connection, ids: list[int], known: KnownRoutes
+) -> AsyncIterator[list[Retried]]:
+    """Those that were named, in that order."""
+    for letter_id in dict.fromkeys(ids):
+        yield [await retry_dead_letter(connection, letter_id, known)]
+
+
+def _open_ones(
+    connection: Connection, chosen: Chosen, known: KnownRoutes, waiting: Waiting
+) -> AsyncIterator[list[Retried]]:
+    return retry_chosen(connection, chosen, known, after=0, last=waiting.last)
+
+
+def judge_dead_letters(
+    settings: Settings,
+    *,
+    ids: list[int] | None,
+    chosen: Chosen,
+    tell: counters.Tell = counters.nobody,
+) -> list[dict[str, Any]]:
+    """What the rules of today make of parked records; nothing is changed."""
+    decoders, rules = _decoders(settings), Rules.of(settings)
+
+    async def work(connection: Connection) -> list[dict[str, Any]]:
+        found: list[tuple[int, Verdict]] = []
+        if ids:
+            known = dict(await judge_letters(connection, ids, decoders, rules))
+            found = [(key, known.get(key, NOT_OPEN)) for key in dict.fromkeys(ids)]
+        else:
+            waiting = await measure(connection, chosen)
+            async for batch in judge_chosen(connection, chosen, decoders, rules, waiting.last):
+                found += batch
+                tell("dead letters", len(found), waiting.letters)
+        return [{"id": key, "outcome": _would_be(verdict), "reason": _why(verdict)} for key, verdict in found]
 
     return with_connection(settings, work)
 
 
-def _what_the_rules_say(settings: Settings, row: asyncpg.Record) -> str:
-    decoders: dict[str, Decode | DecodeAlert] = {
+NOT_OPEN = Verdict(False, "gone", "", "resolved already, or no such record")
+
+
+def _would_be(verdict: Verdict) -> str:
+    if verdict.kind == NOT_OPEN.kind:
+        return "gone"
+    return "accepted" if verdict.accepted else "refused"
+
+
+def _why(verdict: Verdict) -> str:
+    return verdict.reason if verdict.accepted or verdict is NOT_OPEN else f"{verdict.kind}: {verdict.reason}"
+
+
+def drop_dead_letters(  # noqa: PLR0913 - who, why, and which
+    settings: Settings,
+    *,
+    ids: list[int] | None,
+    chosen: Chosen,
+    actor: str,
+    because: str,
+    dry_run: bool,
+) -> dict[str, Any]:
+    """Give up parked records for a reason; rows and bytes stay. Answers those that were dropped, and those not open."""
+
+    async def work(connection: Connection) -> dict[str, Any]:
+        wanted = list(dict.fromkeys(ids or ())) or await _every_open(connection, chosen)
+        if dry_run:
+            dropped = [row["id"] for row in await connection.fetch(sql("open_among_dead_letters"), wanted)]
+        else:
+            dropped = await drop(connection, wanted, actor, because)
+        not_open = sorted(set(wanted) - set(dropped)) if ids else []
+        return {"dropped": dropped, "not_open": not_open, "dry_run": dry_run, "because": because, "by": actor}
+
+    return with_connection(settings, work)
+
+
+async def _every_open(connection: Connection, chosen: Chosen) -> list[int]:
+    last = (await measure(connection, chosen)).last
+    found: list[int] = []
+    while ids := await next_ids(connection, chosen, found[-1] if found else 0, last, IN_FLIGHT):
+        found += ids
+    return found
+
+
+def _decoders(settings: Settings) -> dict[str, Decode | DecodeAlert]:
+    return {
         **{settings.topics[name]: event_type.decode for name, event_type in EVENT_TYPES.items()},
         **{settings.outgoing_topics[name]: decode for name, decode in ALERT_DECODERS.items()},
     }
-    if row["topic"] not in decoders:
-        return f"no event type is read from the topic {row['topic']}"
-    decode = decoders[row["topic"]]
-    headers, timestamp = headers_from_json(row["headers"]), milliseconds_of(row["record_timestamp"])
-    try:
-        decode(row["value"], headers, timestamp, Rules.of(settings))
-    except InvalidEvent as error:
-        return f"refused: {error.kind}: {error}"
-    return "accepted"
 
 
 def _readable(value: bytes | None) -> str | None:
     return None if value is None else value.decode("utf-8", "backslashreplace")
 
 
-def _utc(time: datetime | None) -> datetime | None:
+def utc(time: datetime | None) -> datetime | None:
+    """A time of the command line, where none is named in UTC."""
     return time.replace(tzinfo=UTC) if time is not None and time.tzinfo is None else time

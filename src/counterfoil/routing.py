@@ -10,7 +10,7 @@ from counterfoil.clicks.store import CLICK_COUNTS
 from counterfoil.conversions.handlers import RecordConversions
 from counterfoil.conversions.store import ATTRIBUTION_COUNTS, COMMISSION_COUNTS, DAILY_CONVERSIONS, PAYOUTS
 from counterfoil.coupons.handlers import RecordCouponUsages
-from counterfoil.coupons.store import COUPON_COUNTS
+from counterfoil.coupons.store import COUPON_COUNTS, REVERSED_USAGES
 from counterfoil.database.facts import Handler
 from counterfoil.errors import InvalidEvent, InvalidSetting
 from counterfoil.events import ALERT_DECODERS, EVENT_TYPES, Rules
@@ -22,7 +22,7 @@ from counterfoil.notifications.intake import RecordNotifications
 from counterfoil.orders.handlers import RecordCancellations, RecordOrderTotals, RecordRefunds
 from counterfoil.partners.handlers import RecordLinks, RecordUsers
 from counterfoil.promos.handlers import RecordPromoUses
-from counterfoil.promos.store import PROMO_COUNTS
+from counterfoil.promos.store import PROMO_COUNTS, REVERSED_USES
 from counterfoil.settings import Settings
 from counterfoil.vouchers.handlers import (
     RecordClaims,
@@ -34,6 +34,8 @@ from counterfoil.vouchers.handlers import (
 from counterfoil.vouchers.store import VOUCHER_COUNTERS
 
 COUNTERS = (
+    REVERSED_USAGES,
+    REVERSED_USES,
     COUPON_COUNTS,
     PROMO_COUNTS,
     CLICK_COUNTS,

@@ -321,6 +321,15 @@ class Settings(BaseSettings):
         description="share of malformed among a topic's last 1,000 records that pauses it; 1 is off",
     )
     max_event_bytes: int = Field(default=1_048_576, ge=1, description="a longer record is parked")
+    dlq_topics: bool = Field(
+        default=False, description="publish a copy of each record that is parked from now on, to <topic>.dlq"
+    )
+    dead_letter_retention_days: int | None = Field(
+        default=None,
+        ge=1,
+        le=36_500,
+        description="delete dead letters that were resolved longer ago, never open ones; off unless set",
+    )
     code_case: CodeCase = Field(default=CodeCase.KEEP, description="keep codes as they come, or upper")
     default_currency: str = Field(
         default="USD", pattern=r"^[A-Z]{3}$", description="the currency of an amount that names none"
@@ -532,6 +541,13 @@ class Settings(BaseSettings):
         description="a statement that takes longer is given up",
     )
 
+    verify_interval_s: Seconds = Field(
+        default=timedelta(hours=1),
+        le=timedelta(days=30),
+        ge=timedelta(0),
+        description="how often one of the workers recounts every counter from its ledger; 0 is off",
+    )
+
     # HTTP
     http_host: str = Field(default="127.0.0.1", min_length=1, description="the address to listen on")
     http_port: int = Field(default=8080, ge=0, le=65_535, description="the port to listen on; 0 picks one")
@@ -552,6 +568,18 @@ class Settings(BaseSettings):
     )
     log_format: Literal["auto", "json", "console"] = Field(
         default="auto", description="JSON when piped and coloured lines on a terminal, or always one of them"
+    )
+    gap_check_interval_s: Seconds = Field(
+        default=timedelta(minutes=1),
+        ge=timedelta(seconds=1),
+        le=timedelta(days=1),
+        description="how often it is looked for records that nobody reads, and for those that Kafka has deleted unread",
+    )
+    standstill_after_s: Seconds = Field(
+        default=timedelta(minutes=5),
+        ge=timedelta(seconds=1),
+        le=timedelta(days=1),
+        description="how long a position may stay where it is before a record, until it counts as standing still",
     )
 
     @classmethod
@@ -692,6 +720,11 @@ class Settings(BaseSettings):
     def outgoing_topics(self) -> dict[str, str]:
         """Default topic name → the topic's name here, for the topics that the relay publishes to."""
         return {name: getattr(self, topic_setting(name)) for name in OUTGOING_TOPICS}
+
+    @property
+    def notify_group(self) -> str:
+        """The consumer group that reads alerts to tell people of them."""
+        return f"{self.consumer_group}-notify"
 
     @property
     def consumed_topics(self) -> dict[str, str]:

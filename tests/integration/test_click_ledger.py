@@ -632,7 +632,7 @@ async def test_every_partition_has_the_ledgers_triggers_constraints_and_indexes(
             "SELECT tgname FROM pg_trigger WHERE tgrelid = $1::regclass AND NOT tgisinternal ORDER BY 1", name
         )
         assert [row[0] for row in triggers] == [
-            "recount_changed", "recount_deleted", "recount_inserted", "recount_truncated",
+            "keep_visitor_forgotten", "recount_changed", "recount_deleted", "recount_inserted", "recount_truncated",
         ]  # fmt: skip
         indexes = "SELECT count(*) FROM pg_index WHERE indrelid = $1::regclass"
         assert await db.fetchval(indexes, name) == await db.fetchval(indexes, "aff_clicks") == 2

@@ -54,19 +54,25 @@ async def parked(db, value: bytes, offset: int) -> int:
 async def test_verify_is_0_without_drift_and_1_with_it_and_0_once_it_is_mended(run, db):
     await db.execute("INSERT INTO affiliate_coupon_usages (order_id, code) VALUES ('1', 'A')")
     checked = dict.fromkeys((counter.table for counter in COUNTERS), 0) | {"affiliate_coupons": 1}
-    clean = {"checked": checked, "drift": [], "repaired": 0, "clean": True}
-    assert await as_json(run, "verify") == (0, clean)
+
+    async def verified(*options):
+        """The code, and what is found; how long it took, and when, is another test's."""
+        code, found = await as_json(run, "verify", *options)
+        assert found["checked"] == checked
+        return code, found["drift"], found["repaired"], found["clean"]
+
+    assert await verified() == (0, [], 0, True)
     await db.execute("UPDATE affiliate_coupons SET times_used = 5")
     drift = [
         {"table": "affiliate_coupons", "key": "A", "counter": "times_used", "stored": "5", "counted": "1"}
     ]
-    assert await as_json(run, "verify") == (1, clean | {"drift": drift, "clean": False})
+    assert await verified() == (1, drift, 0, False)
     assert (await run("verify"))[0] == 1
-    assert await as_json(run, "verify", "--repair") == (0, clean | {"drift": drift, "repaired": 1})
+    assert await verified("--repair") == (0, drift, 1, True)
     assert await coupon_counts(db) == {"A": (1, 1)}
     code, said = await run("verify")
     assert code == 0
-    assert said.startswith("checked 1 of affiliate_coupons, 0 of promo_codes, ")
+    assert said.splitlines()[-1].startswith("checked 1 of affiliate_coupons in ")
     assert said.endswith(": no drift\n")
 
 

@@ -14,10 +14,12 @@ from counterfoil.database.files import sql_folder
 from counterfoil.database.migrate import available, migrate
 from counterfoil.database.queries import sql, statements
 from counterfoil.events import Rules
+from counterfoil.ingest import dead_letters
 from counterfoil.ingest.partitions import Partition
-from counterfoil.ingest.records import milliseconds_of
+from counterfoil.ingest.records import Malformed, milliseconds_of
 from counterfoil.ingest.retry import retry_dead_letter
 from counterfoil.routing import COUNTERS, routes
+from counterfoil.scheduling import verify_counters
 from counterfoil.vouchers.schedule import expire_claims
 from support.builders import (
     CANCELED,
@@ -25,6 +27,7 @@ from support.builders import (
     a_cancellation,
     a_claim_event,
     a_promotion,
+    a_record,
     a_redemption_event,
     a_scan_event,
     a_voucher_event,
@@ -33,6 +36,7 @@ from support.builders import (
     later,
     records_of,
 )
+from support.forgetting import forget
 from support.postgres_ledgers import coupon_counts, promo_counts
 from support.postgres_road import plain_settings, scribes
 from support.roles import owner_and_worker
@@ -40,8 +44,15 @@ from support.voucher_model import counts_of, exact, stored_counts, stored_ledger
 
 NOW = datetime.now(UTC)
 TABLES = [table for migration in available() for table in migration.tables]
-DELETABLE = {"affiliate_coupon_owners", "outbox", "alert_cooldowns", "scan_rates", "low_stock_episodes"}
-"""No ledgers: whose coupon a code is, now; what is to be published; what was told of late, is usual, is low."""
+DELETABLE = {
+    "affiliate_coupon_owners",
+    "outbox",
+    "alert_cooldowns",
+    "scan_rates",
+    "low_stock_episodes",
+    "verifications",
+}
+"""No ledgers: whose coupon a code is, now; what is to be published; what was told, found and is usual of late."""
 
 LEDGERS = (
     "affiliate_coupon_usages",
@@ -145,7 +156,40 @@ async def test_verify_repairs_with_the_workers_rights(worker_db):
     assert (await coupon_counts(worker_db))["V"] == (1, 1)
 
 
-@pytest.mark.parametrize("name", sorted(statements()))
+def statements_of(file: str) -> set[str]:
+    text = (sql_folder() / "queries" / file).read_text(encoding="utf-8")
+    return set(re.findall(r"^-- name: (\w+)", text, re.MULTILINE))
+
+
+async def test_the_worker_erases_nobody(roles):
+    """Who owns the tables does, by `counterfoil forget`."""
+    connection = await asyncpg.connect(roles[1])
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await forget(connection, "c1")
+    await connection.close()
+
+
+async def test_drift_is_looked_at_twice_and_kept_and_dead_letters_forgotten_with_the_workers_rights(roles):
+    async with asyncpg.create_pool(roles[1], min_size=0, max_size=2) as pool:
+        async with pool.acquire() as connection:
+            await connection.execute("INSERT INTO affiliate_coupons (code, times_used) VALUES ('W', 4)")
+            assert [drift.key for drift in await find_drift(connection, COUNTERS)] == ["W"]
+            await dead_letters.park(connection, "c", [Malformed(a_record(9, b"{"), "not_json", "why")])
+            letter = await connection.fetchval("SELECT max(id) FROM dead_letters")
+            assert await dead_letters.drop(connection, [letter], "alice", "why") == [letter]
+            await connection.execute(
+                "UPDATE dead_letters SET resolved_at = now() - interval '9 days' WHERE id = $1", letter
+            )
+        assert await dead_letters.forget_dead_letters(pool, 7) == 1
+        assert await verify_counters(COUNTERS, pool, plain_settings(database_url=roles[1])) == 1
+        async with pool.acquire() as connection:
+            await repair(connection, COUNTERS, await find_drift(connection, COUNTERS))
+            assert await find_drift(connection, COUNTERS) == []
+
+
+@pytest.mark.parametrize(
+    "name", sorted(statements().keys() - statements_of("forget.sql") - statements_of("shadow.sql"))
+)
 async def test_every_named_statement_is_allowed_to_the_worker(worker_db, name):
     text = sql(name)
     count = len(set(re.findall(r"\$\d+", text)))

@@ -24,6 +24,7 @@ from support.builders import (
 )
 from support.postgres_ledgers import assert_counters_equal_ledgers, coupon_counts, promo_counts
 from support.postgres_road import scribes
+from support.schedules import attempt_that_breaks
 from support.waiting import eventually
 
 OTHER = Partition(PLACED.topic, 1)
@@ -169,6 +170,24 @@ async def test_skipped_offsets_close_the_account(db, worker):
     value = an_order(codes=["A"]).to_json()
     await worker.write([a_record(2, value), a_record(5, value), a_record(6, b"not json")])
     assert await account(db) == counts(7, applied=1, duplicates=1, dead=1, skipped=4)
+
+
+async def test_what_the_log_had_lost_is_kept_with_its_account(db, worker):
+    await worker.hold([PLACED])
+    worker.states[PLACED].log_begin = 4
+    before, after = records_of(an_order("1"), first=4), records_of(an_order("2"), first=9)
+    with pytest.raises(TransientFailure):
+        await attempt_that_breaks(worker, before)
+    assert await lost(db) == []
+    await worker.write(before)
+    await worker.write(after)  # from 5 to 9 there is a gap as well, and the log reaches further back
+    assert await account(db) == counts(10, applied=2, skipped=8)
+    assert await lost(db) == [("cluster-1", "counterfoil", PLACED.topic, 0, 0, 4)]
+
+
+async def lost(db) -> list[tuple[object, ...]]:
+    rows = await db.fetch("SELECT * FROM lost_offsets ORDER BY first_offset")
+    return [tuple(row)[:-1] for row in rows]
 
 
 async def test_the_last_record_of_the_account_is_its_anchor(db, worker):

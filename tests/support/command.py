@@ -19,7 +19,7 @@ class Ended(NamedTuple):
     err: str
 
 
-async def counterfoil(*arguments: str, **settings: object) -> Ended:
+async def counterfoil(*arguments: str, within: float = 60, **settings: object) -> Ended:
     """Run a command with these settings (lower case, without prefix) and no others."""
     environment = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
     environment |= {f"COUNTERFOIL_{name.upper()}": str(value) for name, value in settings.items()}
@@ -31,6 +31,6 @@ async def counterfoil(*arguments: str, **settings: object) -> Ended:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    out, err = await asyncio.wait_for(process.communicate(), 60)
+    out, err = await asyncio.wait_for(process.communicate(), within)
     assert process.returncode is not None
     return Ended(process.returncode, out.decode(), err.decode())

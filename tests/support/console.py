@@ -13,7 +13,11 @@ from litestar.di import Provide
 from litestar.types import ControllerRouterHandler
 
 from counterfoil.api.server import HttpServer, build_app
+from counterfoil.console.dead_letters import DEAD_LETTER_PAGES
+from counterfoil.console.explaining import EXPLAIN_PAGES
 from counterfoil.console.pages import CONSOLE_ROUTES, Console
+from counterfoil.explaining.pages import PageExplainer
+from counterfoil.explaining.routes import EXPLAIN_ROUTES
 from counterfoil.ingest.dead_letter_routes import DEAD_LETTER_ROUTES
 from counterfoil.inventory.routes import INVENTORY_ROUTES
 from counterfoil.notifications.routes import OPS_TEST_ROUTES
@@ -25,7 +29,15 @@ from support.http_client import Client, Reply
 
 TOKEN = "s3cret-token"
 
-ROUTES = (*CONSOLE_ROUTES, *DEAD_LETTER_ROUTES, *INVENTORY_ROUTES, *OPS_TEST_ROUTES)
+ROUTES = (
+    *CONSOLE_ROUTES,
+    *EXPLAIN_PAGES,
+    *DEAD_LETTER_PAGES,
+    *EXPLAIN_ROUTES,
+    *DEAD_LETTER_ROUTES,
+    *INVENTORY_ROUTES,
+    *OPS_TEST_ROUTES,
+)
 
 
 @dataclass
@@ -78,7 +90,12 @@ async def serving(
     health.check("database").passed()
     console = Console(chosen, health, metrics, provider, "1.2.3")
     known = routes_by_topic(chosen, b"k" * 32)
-    dependencies = {"console": console, "known_routes": known, "publisher": None}
+    dependencies = {
+        "console": console,
+        "explainer": PageExplainer(chosen),
+        "known_routes": known,
+        "publisher": None,
+    }
     app = build_app(
         chosen, health, metrics, provider, list(routes), {name: _given(v) for name, v in dependencies.items()}
     )

@@ -104,17 +104,18 @@ async def assert_accounts_close(db: asyncpg.Connection, stream: Stream) -> None:
         assert found.dead == parked
 
 
-async def blocked_backends(db: asyncpg.Connection) -> list[int]:
+async def blocked_backends(db: asyncpg.Connection, who: str = "worker") -> list[int]:
     """The process ids of the backends in which a worker waits for a lock, those that wait longest first."""
     await db.execute("SELECT pg_stat_clear_snapshot()")  # a transaction would see the same activity for ever
     rows = await db.fetch(
         """SELECT pid FROM pg_stat_activity
-           WHERE datname = current_database() AND application_name = 'counterfoil worker' AND wait_event_type = 'Lock'
-           ORDER BY query_start"""
+           WHERE datname = current_database() AND application_name = 'counterfoil ' || $1 AND wait_event_type = 'Lock'
+           ORDER BY query_start""",
+        who,
     )
     return [row["pid"] for row in rows]
 
 
-async def blocked_backend(db: asyncpg.Connection, deadline: float = 30.0) -> int:
+async def blocked_backend(db: asyncpg.Connection, deadline: float = 30.0, who: str = "worker") -> int:
     """Wait until a worker waits for a lock inside its transaction; the process id of its backend."""
-    return (await eventually(lambda: blocked_backends(db), deadline=deadline))[0]
+    return (await eventually(lambda: blocked_backends(db, who), deadline=deadline))[0]

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError
 
 from counterfoil.settings import DEFAULT_TOPICS
@@ -71,6 +71,11 @@ class Stream:
             await eventually(lambda: _is_gone(admin, topic), every=0.1)
             await _create(admin, [topic], partitions, may_exist=True)  # a consumer's question makes it, too
         self.ends = {place: end for place, end in self.ends.items() if place[0] != topic}
+
+    async def delete_before(self, topic: str, offset: int, *, partition: int = 0) -> None:
+        """Let a partition's log begin at this offset, as retention does."""
+        async with self.admin() as admin:
+            await admin.delete_records({TopicPartition(topic, partition): RecordsToDelete(offset)})
 
     async def publish(self, *messages: Message, topic: str | None = None) -> list[tuple[int, int]]:
         """Send to `placed`, or to another topic; the partition and offset of each, once Kafka has them all."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -110,3 +111,14 @@ def test_partitions_are_sorted_and_their_chunks_stay_in_order():
 def test_a_batch_without_a_partition_keeps_the_others():
     one, two = a_chunk([1], partition=OTHER), a_chunk([7])
     assert Batch([one, two]).without([OTHER]).chunks == [two]
+
+
+@pytest.mark.parametrize(
+    ("first", "begin", "lost"),
+    [(0, 4, (0, 4)), (0, 3, (0, 3)), (0, 20, (0, 4)), (4, 20, None), (0, 0, None)],
+    ids=["up to the first record", "and a gap behind it", "it has moved on since", "nothing", "a gap only"],
+)
+def test_what_lies_before_the_logs_beginning_and_the_first_record_was_lost(first, begin, lost):
+    chunk = a_chunk([4, 5], first=first)
+    chunk.state.log_begin = begin
+    assert chunk.lost == lost

@@ -58,6 +58,7 @@ class ScriptedWriter:
         self.poison: set[int] = set()
         self.attempts = 0
         self.written: list[list[int]] = []
+        self.batches: list[Batch] = []
         self.parked: list[int] = []
         self.kinds: set[str] = set()
         self.observed: dict[str, list[float]] = {}
@@ -77,6 +78,7 @@ class ScriptedWriter:
             raise PoisonRecord("23514 some_constraint")
         self.parked += [m.record.offset for chunk in batch.chunks for m in chunk.malformed]
         self.kinds |= {m.kind for chunk in batch.chunks for m in chunk.malformed}
+        self.batches.append(batch)
         self.written.append([record.offset for chunk in batch.chunks for record in chunk.records])
         accounts = [
             Account(partition, chunks[0].first_offset, chunks[-1].next_offset)
@@ -418,6 +420,43 @@ async def test_a_gap_is_sought_before_it_is_skipped():
         assert await road.settled()
     assert road.offsets == [0, 3]
     assert road.committed == {PLACED: 4}
+
+
+async def test_a_gap_before_the_logs_beginning_is_lost_and_others_are_not():
+    asked: list[Partition] = []
+
+    async def begins_at_4(partition: Partition) -> int:
+        asked.append(partition)
+        return 4
+
+    async with a_road() as road:
+        road.pipeline.log_begin = begins_at_4
+        for _ in range(3):
+            await road.pipeline.take(poll(4, 5, 8))
+        assert await road.settled()
+    assert road.offsets == [4, 5, 8]
+    lost = [chunk.lost for batch in road.writer.batches for chunk in batch.chunks]
+    assert [stretch for stretch in lost if stretch] == [(0, 4)]
+    assert set(asked) == {PLACED}
+
+
+async def test_a_gap_is_read_once_more_where_kafka_does_not_say_where_the_log_begins():
+    answers = [None, 4]
+
+    async def sometimes(_partition: Partition) -> int | None:
+        return answers.pop(0)
+
+    async with a_road() as road:
+        road.pipeline.log_begin = sometimes
+        await road.pipeline.take(poll(4, 5))
+        await road.pipeline.take(poll(4, 5))
+        assert await road.settled()
+        assert road.offsets == []
+        assert road.consumer.sought[-1] == (PLACED, 0)
+        await road.pipeline.take(poll(4, 5))
+        assert await road.settled()
+    assert road.offsets == [4, 5]
+    assert answers == []
 
 
 async def test_a_tripped_breaker_pauses_its_topic_and_says_so():

@@ -40,6 +40,14 @@ class Chunk:
         """Offsets in between that hold no record."""
         return self.next_offset - self.first_offset - len(self.records)
 
+    @property
+    def lost(self) -> tuple[int, int] | None:
+        """First and next offset of those that left the log before they were read; None where none did."""
+        if not self.records:
+            return None
+        first, begin = self.first_offset, min(self.state.log_begin, self.records[0].offset)
+        return (first, begin) if first < begin else None
+
     def origin(self, index: int) -> str:
         """The name of the record that `events[index]` came from."""
         offset = self.offsets[index]

@@ -29,7 +29,8 @@ class PartitionState:
     """What this worker knows of a partition that it holds.
 
     `stored` is the position in the database, `expected` the offset wanted next (beyond it while records are in flight),
-    `sought` where reading was last begun, None before the first seek.
+    `sought` where reading was last begun, None before the first seek; `log_begin` is the log's beginning where that was
+    found behind what was wanted: what is before it was lost.
     """
 
     partition: Partition
@@ -40,4 +41,5 @@ class PartitionState:
     sought: int | None = None
     suspected: set[tuple[int, int]] = field(default_factory=set)
     unread_since: int | None = None
+    log_begin: int = 0
     cluster_id: str = ""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Protocol
 
 import structlog
@@ -19,10 +19,11 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from counterfoil.errors import HaltingFailure, PoisonRecord, TransientFailure
+from counterfoil.errors import HaltingFailure, TransientFailure
 from counterfoil.ingest.batches import Batch, Chunk
 from counterfoil.ingest.decoding import Decoder
 from counterfoil.ingest.failures import retry_reason
+from counterfoil.ingest.isolating import write_isolating
 from counterfoil.ingest.partitions import Partition, PartitionState
 from counterfoil.ingest.placement import place
 from counterfoil.ingest.positions import Account, Positions
@@ -71,6 +72,7 @@ class Pipeline:
         self.relocate: Callable[[PartitionState, str | None], None] = lambda _state, _reason: None
         self.committed: Callable[[dict[Partition, int]], None] = lambda _offsets: None
         self.consumer: Callable[[], Consumer | None] = lambda: None
+        self.log_begin: Callable[[Partition], Awaitable[int | None]] = _beginning_of_all
         self.positions: Positions | None = None
         self.states: dict[Partition, PartitionState] = {}
         self.in_trouble = False
@@ -117,14 +119,34 @@ class Pipeline:
             self.forget([partition])
             self.relocate(state, placement.replaced)
             return
-        for first, last in placement.gaps:
-            log.warning(
-                "offsets_skipped", topic=partition.topic, partition=partition.partition, first=first, to=last
-            )
+        if placement.gaps and not await self._account_for_gaps(state, placement.gaps):
+            return
         if placement.records:
             await self._gather(state, placement.records)
         if placement.seek_to is not None and self._holds(state):
             self._seek(state, placement.seek_to)
+
+    async def _account_for_gaps(self, state: PartitionState, gaps: Sequence[tuple[int, int]]) -> bool:
+        """Say what is skipped, and what of it retention took: only the first gap can lie before the log's beginning.
+
+        False where Kafka does not tell that beginning; then they are read once more.
+        """
+        place = {"topic": state.partition.topic, "partition": state.partition.partition}
+        begin = await self.log_begin(state.partition) if gaps[0][0] == state.expected else 0
+        if not self._holds(state):
+            return False
+        if begin is None:
+            state.suspected.update(gaps)
+            self._seek(state, state.expected)
+            return False
+        state.log_begin = max(state.log_begin, begin)
+        for first, following in gaps:
+            gone = min(following, state.log_begin)
+            if gone > first:
+                log.error("offsets_lost_to_retention", **place, first=first, to=gone, count=gone - first)
+            if following > max(gone, first):
+                log.warning("offsets_skipped", **place, first=max(gone, first), to=following)
+        return True
 
     async def _gather(self, state: PartitionState, records: Sequence[Record]) -> None:
         decoder = self.decoders[state.partition.topic]
@@ -286,36 +308,7 @@ class Pipeline:
 
     async def _write(self, planned: Planned) -> None:
         """Write a batch, isolating the records that the database refuses."""
-        try:
-            await self._write_patiently(planned)
-        except PoisonRecord as error:
-            await self._isolate(planned.batch, error)
-
-    async def _isolate(self, batch: Batch, refusal: PoisonRecord) -> None:
-        """Park what is refused, and write the rest: at once where the refusal names its records, else half by half."""
-        rest = batch.refusing(refusal)
-        if rest is not None:
-            log.warning("records_refused", kind=refusal.kind, count=len(refusal.sources), reason=str(refusal))
-            await self._write(await self.writer.plan(rest))
-        elif len(batch) > 1:
-            for half in batch.halves():
-                await self._write(await self.writer.plan(half))
-        else:
-            await self._park_refused(batch, refusal)
-
-    async def _park_refused(self, batch: Batch, refusal: PoisonRecord) -> None:
-        chunk, reason = batch.chunks[0], str(refusal)
-        log.warning(
-            "record_refused_by_database",
-            topic=chunk.partition.topic,
-            partition=chunk.partition.partition,
-            offset=chunk.records[0].offset,
-            reason=reason,
-        )
-        try:
-            await self._write_patiently(Planned(Batch([chunk.parked(refusal.kind, reason)]), ()))
-        except PoisonRecord as error:
-            raise HaltingFailure(f"a refused record cannot be parked: {error}") from error
+        await write_isolating(planned, plan=self.writer.plan, write=self._write_patiently)
 
     async def _write_patiently(self, planned: Planned) -> None:
         """Attempt a batch until it is written or no longer ours; each attempt leaves out what was taken away."""
@@ -403,6 +396,10 @@ class Pipeline:
         self.in_trouble = False
         self.health.check("database").passed()
         self._resume()
+
+
+async def _beginning_of_all(_partition: Partition) -> int:
+    return 0
 
 
 def runs(records: Sequence[Record]) -> Iterator[tuple[Partition, Sequence[Record]]]:

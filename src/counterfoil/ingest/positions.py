@@ -18,7 +18,10 @@ FirstOffsets = Callable[[list[Partition]], Awaitable[Mapping[Partition, int]]]
 
 @dataclass(slots=True)
 class Account:
-    """What became of the records of one partition in a batch."""
+    """What became of the records of one partition in a batch.
+
+    `lost` are the stretches, first and next offset, of those skipped that Kafka deleted before they were read.
+    """
 
     partition: Partition
     first_offset: int
@@ -28,6 +31,7 @@ class Account:
     skipped: int = 0
     last_offset: int | None = None
     last_timestamp: int | None = None
+    lost: tuple[tuple[int, int], ...] = ()
 
     @property
     def applied(self) -> int:
@@ -80,6 +84,12 @@ class Positions:
             [account.last_offset for account in accounts],
             [None if a.last_timestamp is None else timestamp_of(a.last_timestamp) for a in accounts],
         )
+        lost = [(account.partition, *stretch) for account in accounts for stretch in account.lost]
+        if lost:
+            partitions, firsts, nexts = zip(*lost, strict=True)
+            await connection.execute(
+                sql("record_lost_offsets"), self.cluster_id, self.group, *_split(partitions), firsts, nexts
+            )
 
     async def restart(
         self, connection: Connection, partition: Partition, seen: int, first_offset: int, reason: str
@@ -131,5 +141,5 @@ def _state(cluster_id: str, partition: Partition, source_id: int, row: asyncpg.R
     return PartitionState(partition, source_id, position, position, anchor, cluster_id=cluster_id)
 
 
-def _split(partitions: list[Partition]) -> tuple[list[str], list[int]]:
+def _split(partitions: Sequence[Partition]) -> tuple[list[str], list[int]]:
     return [p.topic for p in partitions], [p.partition for p in partitions]

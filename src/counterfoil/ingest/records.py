@@ -17,13 +17,20 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class Record(Protocol):
     """The parts of an aiokafka ConsumerRecord that we read; `timestamp` in milliseconds since 1970, -1 for none."""
 
-    topic: str
-    partition: int
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: Headers
+    @property
+    def topic(self) -> str: ...
+    @property
+    def partition(self) -> int: ...
+    @property
+    def offset(self) -> int: ...
+    @property
+    def timestamp(self) -> int: ...
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+    @property
+    def headers(self) -> Headers: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +89,7 @@ def headers_to_json(headers: Headers) -> str:
     """Headers as a JSON array of [name, value]; a value that PostgreSQL's text cannot hold stands as base64."""
     return json.dumps(
         [
-            [_text_or_base64(name.encode("utf-8", "surrogateescape")), _text_or_base64(value)]
+            [text_or_base64(name.encode("utf-8", "surrogateescape")), text_or_base64(value)]
             for name, value in headers
         ]
     )
@@ -91,12 +98,13 @@ def headers_to_json(headers: Headers) -> str:
 def headers_from_json(text: str) -> list[tuple[str, bytes | None]]:
     """The inverse of headers_to_json."""
     return [
-        ((_to_bytes(name) or b"").decode("utf-8", "surrogateescape"), _to_bytes(value))
+        ((bytes_of(name) or b"").decode("utf-8", "surrogateescape"), bytes_of(value))
         for name, value in json.loads(text)
     ]
 
 
-def _text_or_base64(value: bytes | None) -> str | dict[str, str] | None:
+def text_or_base64(value: bytes | None) -> str | dict[str, str] | None:
+    """Bytes as JSON can say them: as text where they are UTF-8 without NUL, else as {"base64": …}."""
     if value is None:
         return None
     try:
@@ -106,7 +114,8 @@ def _text_or_base64(value: bytes | None) -> str | dict[str, str] | None:
     return {"base64": base64.b64encode(value).decode("ascii")} if "\0" in text else text
 
 
-def _to_bytes(value: str | dict[str, str] | None) -> bytes | None:
+def bytes_of(value: str | dict[str, str] | None) -> bytes | None:
+    """The inverse of text_or_base64."""
     if value is None:
         return None
     return base64.b64decode(value["base64"]) if isinstance(value, dict) else value.encode("utf-8")

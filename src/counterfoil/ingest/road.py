@@ -8,6 +8,7 @@ from functools import partial
 
 import asyncpg
 import structlog
+from aiokafka.errors import ConsumerStoppedError, KafkaError
 
 from counterfoil.errors import HaltingFailure
 from counterfoil.events import Rules
@@ -29,6 +30,9 @@ log = structlog.get_logger("counterfoil.ingest")
 
 DRAIN_S = 20.0
 CLOSE_S = 5.0
+
+LOG_BEGIN_S = 3.0
+"""How long a gap is looked into before the same records are read again; the group's other partitions wait meanwhile."""
 
 
 class Road:
@@ -52,7 +56,8 @@ class Road:
         self._health = health
         self._cluster = Cluster(settings)
         self._commits = Commits()
-        self._writer = Writer(pool, routes, 2 * settings.database_timeout_s.total_seconds())
+        timeout_s = 2 * settings.database_timeout_s.total_seconds()
+        self._writer = Writer(pool, routes, timeout_s, copies=settings.dlq_topics)
         self.pipeline = Pipeline(
             decoders={
                 route.topic: Decoder(route, Rules.of(settings), Breaker(settings.breaker_share), metrics)
@@ -93,6 +98,7 @@ class Road:
         self.pipeline.relocate = self._locator.request
         self.pipeline.committed = self._note_committed
         self.pipeline.consumer = lambda: self._subscription.consumer
+        self.pipeline.log_begin = self._log_begin
         self._locator.consumer = lambda: self._subscription.consumer
         self._watch = Watch(
             pipeline=self.pipeline,
@@ -120,6 +126,18 @@ class Road:
             task = asyncio.create_task(work(), name=work.__qualname__)
             task.add_done_callback(partial(_report, crashed))
             self._tasks.append(task)
+
+    async def _log_begin(self, partition: Partition) -> int | None:
+        """Where a log begins now; None when Kafka does not say so soon."""
+        consumer = self._subscription.consumer
+        if consumer is None:
+            return None
+        try:
+            async with asyncio.timeout(LOG_BEGIN_S):
+                return int((await consumer.beginning_offsets([partition]))[partition])
+        except (KafkaError, ConsumerStoppedError, TimeoutError, OSError) as error:
+            log.warning("log_begin_unknown", topic=partition.topic, reason=type(error).__name__)
+            return None
 
     def _note_committed(self, offsets: Mapping[Partition, int]) -> None:
         self._commits.note(offsets)

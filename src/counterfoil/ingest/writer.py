@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -16,11 +16,15 @@ from asyncpg.pool import PoolConnectionProxy
 
 from counterfoil.database import locks
 from counterfoil.database.connection import Connection
-from counterfoil.database.facts import Facts, Handler, HoldsRows, Outcome
+from counterfoil.database.facts import PLAN_SLICE, Facts, Handler, HoldsRows, Outcome
+from counterfoil.database.forgotten import NOBODY, Forgotten
 from counterfoil.database.pool import UNREACHABLE, one_line
 from counterfoil.database.queries import sql
+from counterfoil.database.turns import TURNS
+from counterfoil.events import erased
 from counterfoil.ingest import dead_letters
 from counterfoil.ingest.batches import Batch, Chunk
+from counterfoil.ingest.erasing import ERASED, erase_forgotten
 from counterfoil.ingest.failures import classify
 from counterfoil.ingest.partitions import Partition
 from counterfoil.ingest.positions import Account, Positions
@@ -34,10 +38,14 @@ Step: TypeAlias = tuple[Handler, Any]
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A batch whose slices have decided what to write; `steps` stand beside the chunks that they are made from."""
+    """A batch whose slices have decided what to write; `steps` stand beside the chunks that they are made from.
+
+    Where rows may name people, `forgotten` is the version of who is forgotten that they were planned with.
+    """
 
     batch: Batch
     steps: tuple[tuple[tuple[Chunk, ...], tuple[Step, ...]], ...]
+    forgotten: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,20 +66,39 @@ class Written:
 class Writer:
     """Writes batches on a connection of its own, which it makes anew after any failure."""
 
-    def __init__(self, pool: asyncpg.Pool, routes: Sequence[Route], attempt_timeout_s: float) -> None:
+    def __init__(
+        self,
+        pool: asyncpg.Pool,
+        routes: Sequence[Route],
+        attempt_timeout_s: float,
+        *,
+        copies: bool = False,
+    ) -> None:
+        """With `copies`, what is parked is to be published as well."""
         self._pool = pool
+        self._copies = copies
         self._routes = routes
         self._timeout_s = attempt_timeout_s
+        self._forgotten = Forgotten()
         self._connection: PoolConnectionProxy[asyncpg.Record] | None = None
 
     async def plan(self, batch: Batch) -> Planned:
         """Let the slices decide what to write, without I/O."""
         steps = []
+        version, names_people = self._forgotten.version, any(chunk.malformed for chunk in batch.chunks)
         for route in self._routes:
             chunks = tuple(c for c in batch.chunks if c.partition.topic == route.topic and c.events)
             if chunks:
-                steps.append((chunks, tuple(await plan_events(route, gather(chunks)))))
-        return Planned(batch, tuple(steps))
+                facts = gather(chunks)
+                names_people = names_people or erased.name_people(facts.events)
+                steps.append((chunks, tuple(await plan_events(route, facts, self._forgotten))))
+        return Planned(batch, tuple(steps), version if names_people else None)
+
+    async def plan_as_seen(self, connection: Connection, planned: Planned) -> Planned:
+        """The plan as a snapshot asks for it, where people were forgotten since: for who only compares."""
+        if planned.forgotten is None or planned.forgotten == await self._forgotten.refresh(connection):
+            return planned
+        return await self.plan(planned.batch)
 
     async def write(self, planned: Planned, positions: Positions) -> Written:
         """Write a batch whole or not at all.
@@ -126,8 +153,10 @@ class Writer:
         if stale:
             batch = batch.without(stale)
             planned = await self.plan(batch)
+        planned = await self._without_forgotten(connection, planned)
         written = Written(tuple(_account(chunks) for chunks in batch.by_partition().values()), stale)
         if written.accounts:
+            await self._begin(connection, planned, positions)
             await self._park(connection, batch, positions.cluster_id)
             duplicates = await self._record(connection, planned, written)
             for account in written.accounts:
@@ -136,10 +165,23 @@ class Writer:
         await transaction.commit()
         return written
 
+    async def _begin(self, connection: Connection, planned: Planned, positions: Positions) -> None:
+        """What a writer of another kind does in the transaction, once it holds the positions."""
+
+    async def _without_forgotten(self, connection: Connection, planned: Planned) -> Planned:
+        """The plan, made anew where people were forgotten since; nobody else is until the transaction ends."""
+        if planned.forgotten is None or planned.forgotten == await self._forgotten.hold(connection):
+            return planned
+        return await self.plan(planned.batch)
+
     async def _park(self, connection: Connection, batch: Batch, cluster_id: str) -> None:
         malformed = [m for chunk in batch.chunks for m in chunk.malformed]
+        if self._forgotten:
+            malformed = erase_forgotten(malformed, self._forgotten)
         if malformed:
-            await dead_letters.park(connection, cluster_id, malformed)
+            await dead_letters.park(connection, cluster_id, malformed, copies=self._copies)
+        if any(m.reason == ERASED for m in malformed):
+            await connection.execute(sql("resolve_erased"))
 
     @staticmethod
     async def _record(connection: Connection, planned: Planned, written: Written) -> dict[Partition, int]:
@@ -182,9 +224,20 @@ def _origin(chunks: Sequence[Chunk], index: int) -> str:
     raise IndexError(index)
 
 
-async def plan_events(route: Route, facts: Facts[Any]) -> list[Step]:
-    """What each slice of a route will write of these events."""
+async def plan_events(route: Route, facts: Facts[Any], forgotten: Forgotten = NOBODY) -> list[Step]:
+    """What each slice of a route will write of these events, and of forgotten people what is left of theirs."""
+    if forgotten:
+        facts = await _without_forgotten(facts, forgotten)
     return [(handler, await handler.plan(facts)) for handler in route.handlers]
+
+
+async def _without_forgotten(facts: Facts[Any], forgotten: Forgotten) -> Facts[Any]:
+    events: list[Any] = []
+    for start in range(0, len(facts.events), PLAN_SLICE):
+        some = facts.events[start : start + PLAN_SLICE]
+        events += erased.without_forgotten(some, forgotten.pseudonym)
+        await TURNS.preparing()
+    return replace(facts, events=events)
 
 
 async def hold_locks(connection: Connection, steps: Sequence[Step]) -> None:
@@ -237,4 +290,5 @@ def _account(chunks: Sequence[Chunk]) -> Account:
         skipped=sum(chunk.skipped for chunk in chunks),
         last_offset=last.offset if last else None,
         last_timestamp=last.timestamp if last else None,
+        lost=tuple(chunk.lost for chunk in chunks if chunk.lost),
     )

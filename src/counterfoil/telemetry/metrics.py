@@ -65,6 +65,20 @@ class Metrics:
         )
         self.paused = gauge("paused", "1 while the breaker holds the topic", "topic")
 
+        # What is not read, of all workers together: where the schedule runs
+        self.positions_standing_still = gauge(
+            "positions_standing_still", "partitions whose position stays before a record", "topic"
+        )
+        self.offsets_lost = gauge(
+            "offsets_lost", "offsets that retention took before they were read, ever", "topic"
+        )
+        self.partitions_without_consumer = gauge(
+            "partitions_without_consumer", "partitions with records that no worker reads", "topic"
+        )
+        self.partitions_missing = gauge(
+            "partitions_missing", "partitions that should be read and that Kafka does not have", "topic"
+        )
+
         # Batches
         self.batch_retries = counter("batch_retries", "batches begun again, by class of SQLSTATE", "reason")
         self.batch_records = histogram("batch_records", "records of a transaction", RECORDS)
@@ -109,6 +123,22 @@ class Metrics:
         )
         self.notification_seconds = histogram(
             "notification_seconds", "from the alert's cause to the channel's answer", DELIVERIES
+        )
+
+        # Verification: of the last recount that any worker has kept
+        self.counter_drift = gauge(
+            "counter_drift", "numbers that the last recount found to be not what their ledgers say", "table"
+        )
+        self.verified_timestamp_seconds = gauge(
+            "verified_timestamp_seconds", "when that was, in seconds since 1970; 0 before the first"
+        )
+
+        # Copies of dead letters: where a relay runs and they are asked for
+        self.dead_letters_copied = counter(
+            "dead_letters_copied", "copies of dead letters that were published", "topic"
+        )
+        self.dead_letter_copies_waiting = gauge(
+            "dead_letter_copies_waiting", "copies of dead letters that are to be published"
         )
 
         # HTTP
