@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import hypothesis
 import pytest
 
 from counterfoil.embedded import ports
@@ -48,6 +49,10 @@ WHOLE_FILES = (
     "tests/packaging/test_wheel.py",
 )
 """Each has something dear that all its tests look at: they go to one process together, and first of all."""
+
+
+hypothesis.settings.register_profile("counterfoil", deadline=None)  # a busy machine breaks no property
+hypothesis.settings.load_profile("counterfoil")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -32,6 +32,8 @@ CREATE TABLE replay_positions (
   passed_over   bigint  NOT NULL DEFAULT 0,
   overwritten   bigint  NOT NULL DEFAULT 0,
   released      bigint  NOT NULL DEFAULT 0,
+  last_offset   bigint,
+  last_record_at timestamptz,
   PRIMARY KEY (replay_id, topic, "partition"),
   CONSTRAINT account_closes CHECK (next_offset - first_offset = applied + duplicates + dead + passed_over),
   CONSTRAINT account_not_negative
@@ -42,4 +44,5 @@ CREATE TABLE replay_positions (
 COMMENT ON TABLE replay_positions IS 'Each partition''s place in a replay: next_offset - first_offset = applied + duplicates + dead + passed_over';
 COMMENT ON COLUMN replay_positions.passed_over IS 'offsets out of the window, or without a record';
 COMMENT ON COLUMN replay_positions.overwritten IS 'rows that differed and were put right';
+COMMENT ON COLUMN replay_positions.last_record_at IS 'with last_offset: the last record read; at that offset another one means another log';
 COMMENT ON COLUMN replay_positions.released IS 'dead letters that went through and are resolved';

@@ -8,17 +8,28 @@ INSERT INTO forgotten_people (pseudonym) VALUES ($1) ON CONFLICT (pseudonym) DO 
 -- $1 pseudonym
 SELECT EXISTS (SELECT FROM forgotten_people WHERE pseudonym = $1);
 
+-- name: addresses_of_person
+-- The texts that orders have of a person, who is known by an id: as they came, not as ids are read; long ones cut, where refused.
+-- $1 the person's id, $2 blanks that are no part of an id
+WITH told AS (
+  SELECT customer_address AS address FROM promo_code_uses WHERE customer_address IS NOT NULL
+  UNION ALL
+  SELECT content ->> 'customer_address' FROM refused_facts WHERE content ->> 'customer_address' IS NOT NULL
+)
+SELECT DISTINCT address FROM told, LATERAL (SELECT normalize(btrim(address, $2), NFC) AS id) AS r
+WHERE id = $1 OR lower(id) = $1 AND $1 ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' OR address = left($1, 16) || '… ' || md5($1);
+
 -- name: count_of_person
 -- How many rows name a person, by table; of users and partners those that have a name or an e-mail.
--- $1 the person's id
+-- $1 the person's id, $2 what orders have instead
 SELECT
   (SELECT count(*) FROM voucher_scans WHERE user_id = $1) AS voucher_scans,
   (SELECT count(*) FROM voucher_scanner_days WHERE user_id = $1) AS voucher_scanner_days,
   (SELECT count(*) FROM redemption_attempts WHERE customer_id = $1) AS redemption_attempts,
   (SELECT count(*) FROM customer_vouchers WHERE customer_id = $1) AS customer_vouchers,
   (SELECT count(*) FROM refused_voucher_facts WHERE content ->> 'customer_id' = $1) AS refused_voucher_facts,
-  (SELECT count(*) FROM promo_code_uses WHERE customer_address = $1) AS promo_code_uses,
-  (SELECT count(*) FROM refused_facts WHERE content ->> 'customer_address' = $1) AS refused_facts,
+  (SELECT count(*) FROM promo_code_uses WHERE customer_address = ANY ($2::text[])) AS promo_code_uses,
+  (SELECT count(*) FROM refused_facts WHERE content ->> 'customer_address' = ANY ($2::text[])) AS refused_facts,
   (SELECT count(*) FROM shop_users WHERE id = $1 AND (name IS NOT NULL OR email IS NOT NULL)) AS shop_users,
   (SELECT count(*) FROM partners WHERE id = 'pn_' || $1 AND (name IS NOT NULL OR email IS NOT NULL)) AS partners,
   (SELECT count(*) FROM verifications WHERE EXISTS (
@@ -163,14 +174,14 @@ SELECT count(*) FROM gone;
 
 -- name: erase_promo_uses
 -- Replace the address of a customer.
--- $1 address, $2 pseudonym
-UPDATE promo_code_uses SET customer_address = $2 WHERE customer_address = $1;
+-- $1 addresses, $2 pseudonym
+UPDATE promo_code_uses SET customer_address = $2 WHERE customer_address = ANY ($1::text[]);
 
 -- name: erase_refused_facts
 -- Replace the address of a customer in what does not stand.
--- $1 address, $2 pseudonym
+-- $1 addresses, $2 pseudonym
 WITH gone AS (
-  DELETE FROM refused_facts WHERE content ->> 'customer_address' = $1
+  DELETE FROM refused_facts WHERE content ->> 'customer_address' = ANY ($1::text[])
   RETURNING order_id, topic, content, source_id, source_offset
 ), kept AS (
   INSERT INTO refused_facts (order_id, topic, content, source_id, source_offset)

@@ -1,20 +1,20 @@
 -- name: find_replay_positions
 -- Where a replay stands in the given partitions.
 -- $1 replay id, $2 topics, $3 partitions
-SELECT p.topic, p."partition", p.next_offset
+SELECT p.topic, p."partition", p.next_offset, p.last_offset, p.last_record_at
 FROM replay_positions AS p
 JOIN unnest($2::text[], $3::integer[]) AS wanted(topic, "partition") USING (topic, "partition")
 WHERE p.replay_id = $1;
 
 -- name: open_replay_positions
--- Open the accounts of a replay's stretches; those that are open already may only reach further.
+-- Open the accounts of a replay's stretches; those that are open already end where the log ends now.
 -- $1 replay id, $2 cluster id, $3 topics, $4 partitions, $5 first offsets, $6 end offsets
 INSERT INTO replay_positions AS p (replay_id, cluster_id, topic, "partition", first_offset, next_offset, end_offset)
 SELECT $1, $2, topic, "partition", first_offset, first_offset, end_offset
 FROM unnest($3::text[], $4::integer[], $5::bigint[], $6::bigint[]) AS t(topic, "partition", first_offset, end_offset)
 ORDER BY topic, "partition"
 ON CONFLICT (replay_id, topic, "partition")
-DO UPDATE SET end_offset = greatest(p.end_offset, excluded.end_offset);
+DO UPDATE SET end_offset = greatest(p.next_offset, excluded.end_offset);
 
 -- name: lock_replay_positions
 -- The fence of a replay: hold its positions in a batch's partitions.
@@ -28,15 +28,19 @@ FOR UPDATE;
 
 -- name: advance_replay_positions
 -- Move a replay's held positions on and write what became of the records in between.
--- $1 replay id, $2 topics, $3 partitions, $4 next offsets, $5 applied, $6 duplicates, $7 dead, $8 passed over
+-- $1 replay id, $2 topics, $3 partitions, $4 next offsets, $5 applied, $6 duplicates, $7 dead, $8 passed over,
+-- $9 offsets of the last records, or null, $10 their timestamps
 UPDATE replay_positions AS p
 SET next_offset = b.next_offset,
     applied = p.applied + b.applied,
     duplicates = p.duplicates + b.duplicates,
     dead = p.dead + b.dead,
-    passed_over = p.passed_over + b.passed_over
-FROM unnest($2::text[], $3::integer[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[])
-  AS b(topic, "partition", next_offset, applied, duplicates, dead, passed_over)
+    passed_over = p.passed_over + b.passed_over,
+    last_offset = coalesce(b.last_offset, p.last_offset),
+    last_record_at = coalesce(b.last_record_at, p.last_record_at)
+FROM unnest($2::text[], $3::integer[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[],
+            $10::timestamptz[])
+  AS b(topic, "partition", next_offset, applied, duplicates, dead, passed_over, last_offset, last_record_at)
 WHERE p.replay_id = $1 AND p.topic = b.topic AND p."partition" = b."partition";
 
 -- name: count_replayed

@@ -181,7 +181,8 @@ SELECT DISTINCT topic, "partition" FROM stream_positions_retired WHERE cluster_i
 
 -- name: earnings_by_partner
 -- What is posted in each currency, by partner, or by beneficiary where none is known.
-SELECT partner_id, CASE WHEN partner_id IS NULL THEN beneficiary END AS beneficiary, currency, sum(earnings) AS earnings
+SELECT partner_id, CASE WHEN partner_id IS NULL THEN beneficiary END AS beneficiary, currency,
+       round(sum(earnings), greatest(scale(trim_scale(sum(earnings))), currency_digits(currency))) AS earnings
 FROM commissions GROUP BY 1, 2, 3;
 
 -- name: compared_earnings

@@ -21,7 +21,7 @@ from counterfoil.errors import CounterfoilError, DependencyUnreachable, InvalidS
 if TYPE_CHECKING:
     from counterfoil.ingest.dead_letters import Chosen
     from counterfoil.ingest.retry import Retried
-    from counterfoil.replaying.windows import Window
+    from counterfoil.replaying.windows import Share, Window
     from counterfoil.settings import Settings
 
 EXIT_FOUND = 1
@@ -281,6 +281,15 @@ def replay(  # noqa: PLR0913, PLR0917 - one parameter an option
         bool, typer.Option("--with-alerts", help="With apply: raise alerts, as live records do.")
     ] = False,
     max_rate: Annotated[int | None, typer.Option(min=1, help="Records in a second, at most.")] = None,
+    processes: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=32,
+            help="With check and apply: so many processes, each for its share of the partitions.",
+        ),
+    ] = 1,
+    share: Annotated[str | None, typer.Option(hidden=True)] = None,
     file: Annotated[
         Path | None, typer.Option(help="Read exported records (JSON lines, .gz) in place of Kafka.")
     ] = None,
@@ -313,6 +322,8 @@ def replay(  # noqa: PLR0913, PLR0917 - one parameter an option
         overwrite=overwrite,
         with_alerts=with_alerts,
         max_rate=max_rate,
+        processes=processes,
+        share=_share(share),
         file=file,
         restart=restart,
         limit=limit,
@@ -345,6 +356,18 @@ def export(  # noqa: PLR0913, PLR0917 - one parameter an option
 
     window = _window(since, until, partition, from_offset, to_offset)
     sys.exit(run_export(_settings(), topics, window, output, _print_json if as_json else None))
+
+
+def _share(text: str | None) -> Share:
+    """The share that the first of several processes has given us."""
+    from counterfoil.replaying.windows import WHOLE, Share  # noqa: PLC0415
+
+    if text is None:
+        return WHOLE
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and int(number) < int(count) <= 32):
+        raise InvalidSetting(f"--share: is what --processes gives each of its processes; not {text}")
+    return Share(int(number), int(count))
 
 
 def _window(
@@ -933,7 +956,9 @@ def _keep_logs_from_output() -> None:
 
 
 def _print_json(value: object) -> None:
-    _tell(json.dumps(value, indent=2, default=_plain, ensure_ascii=False))
+    """What could steer a terminal, or is not to be seen, stands as its number."""
+    text = json.dumps(value, indent=2, default=_plain, ensure_ascii=False)
+    _tell("".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text))
 
 
 def _plain(value: object) -> str:

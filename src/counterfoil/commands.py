@@ -87,6 +87,10 @@ def with_connection(
         return asyncio.run(connected())
     except asyncpg.UndefinedTableError as error:
         raise SchemaMismatch(f"{error}; run `counterfoil migrate` first") from error
+    except asyncpg.DataError as error:
+        if str(error).startswith("invalid input for query argument"):  # which never left this process
+            raise InvalidSetting(f"not storable: {pool.one_line(error)}") from error
+        raise DependencyUnreachable(f"PostgreSQL: {pool.one_line(error)}") from error
     except (*pool.UNREACHABLE, asyncpg.PostgresError) as error:
         raise DependencyUnreachable(f"PostgreSQL: {pool.one_line(error)}") from error
 
@@ -195,6 +199,7 @@ def verify(settings: Settings, *, with_repair: bool, tell: counters.Tell = count
         repaired = await counters.repair(connection, COUNTERS, found.drift) if with_repair else 0
         if repaired:
             left = await counters.verify(connection, COUNTERS, tell)
+        if with_repair:
             async with connection.transaction():  # so that the metric and the pages know at once
                 await verifications.keep(connection, left)
         remaining = set(left.drift)

@@ -65,7 +65,7 @@ def test_the_report_says_what_it_ran_on(report: dict[str, Any]) -> None:
 
 
 def test_every_contender_has_its_runs_and_their_median(report: dict[str, Any]) -> None:
-    for name in ("worker", "duplicates", "hot_code", "copy", "peer"):
+    for name in ("worker", "duplicates", "hot_code", "replay", "replay_processes", "copy", "peer"):
         assert len(report[name]["runs"]) == 1
         assert report[name]["per_second"] == pytest.approx(report[name]["runs"][0], abs=1)
         assert report[name]["per_second"] > 0
@@ -81,7 +81,14 @@ def test_the_ratios_are_those_of_the_medians(report: dict[str, Any]) -> None:
     assert ratios["duplicates_to_worker"] == pytest.approx(
         report["duplicates"]["per_second"] / worker, rel=0.01
     )
+    for name in ("replay", "replay_processes"):
+        assert ratios[f"{name}_to_worker"] == pytest.approx(report[name]["per_second"] / worker, rel=0.01)
     assert ratios["hot_code_to_worker"] == pytest.approx(report["hot_code"]["per_second"] / worker, rel=0.01)
+
+
+def test_the_same_orders_are_replayed_by_one_process_and_by_all_cores(report: dict[str, Any]) -> None:
+    assert report["replay"]["processes"] == 1
+    assert report["replay_processes"]["processes"] == min(max(2, report["machine"]["cpus"]), 4)
 
 
 def test_latencies_are_in_order(report: dict[str, Any]) -> None:
@@ -112,6 +119,7 @@ async def test_a_given_database_is_left_as_it_was(postgres_server: Server, datab
     [
         "embedded",
         pytest.param("this worker", marks=pytest.mark.slow),
+        pytest.param("replayed by 1", marks=pytest.mark.slow),
         pytest.param("duplicates", marks=pytest.mark.slow),
     ],
 )

@@ -10,6 +10,7 @@ import signal
 import sys
 
 import asyncpg
+import pytest
 
 from counterfoil.embedded.process import KEPT_VARIABLES
 from support.builders import an_order
@@ -66,6 +67,16 @@ async def test_the_list_is_filtered_by_topic_reason_and_time(
     assert await listed("--topic", "a", "--reason", "x") == [ids[0]]
     assert await listed("--since", "2026-03-01T13:00:00Z", "--until", "2026-03-01T15:00:00+01:00") == [ids[1]]
     assert await listed("--until", "2026-03-01") == []
+
+
+@pytest.mark.parametrize(
+    "asked", [("--since", "0001-01-01T00:00:00+14:00"), ("--topic", "\udcff")], ids=["a time", "a topic"]
+)
+async def test_what_no_database_can_be_asked_for_is_wrong_use(
+    database_url: str, asked: tuple[str, str]
+) -> None:
+    ended = await counterfoil("dead-letters", "list", *asked, database_url=database_url)
+    assert (ended.code, len(ended.err.splitlines())) == (2, 1)
 
 
 async def test_a_letter_is_shown_to_be_read(db: asyncpg.Connection, database_url: str) -> None:
@@ -226,6 +237,16 @@ async def test_repair_prints_what_it_mended_and_the_metric_falls_at_once(
     assert await db.fetchval("SELECT drifted FROM verifications") == 0
     again = json.loads((await counterfoil("verify", "--repair", "--json", database_url=database_url)).out)
     assert (again["repaired"], again["repairs"], again["left"]) == (0, [], [])
+
+
+async def test_what_was_mended_otherwise_is_no_drift_any_more_once_repair_has_looked(
+    db: asyncpg.Connection, database_url: str
+) -> None:
+    await db.execute(
+        "INSERT INTO verifications (started_at, seconds, checked, drifted) VALUES (now() - interval '1 h', 1, '{}', 7)"
+    )
+    assert (await counterfoil("verify", "--repair", database_url=database_url)).code == 0
+    assert await db.fetchval("SELECT drifted FROM verifications ORDER BY started_at DESC LIMIT 1") == 0
 
 
 async def test_what_no_recount_can_mend_is_left_and_said(db: asyncpg.Connection, database_url: str) -> None:

@@ -163,6 +163,17 @@ async def test_it_reads_in_a_read_only_transaction(
     assert (await replays.check(EVERYTHING)).code == 0
 
 
+async def test_a_schema_of_an_older_version_is_wrong_use_and_not_a_finding(
+    stream: Stream, replays: Replays, db: asyncpg.Connection
+) -> None:
+    await stream.create(partitions=1)
+    await stream.publish(a_click(), topic=stream.topic("click"))
+    await db.execute("ALTER TABLE forgotten_visitors RENAME TO of_a_later_version")
+    ended = await replays.command("replay", "click")
+    assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1)
+    assert ended.err.endswith("does not exist; run `counterfoil migrate` first\n")
+
+
 async def test_the_table_shows_what_is_missing_without_styling_what_events_say(
     stream: Stream, replays: Replays
 ) -> None:

@@ -168,6 +168,11 @@ async def test_a_file_that_is_cut_off_or_not_there_is_one_line(
     file.write_bytes(gzip.compress(a_line(stream).encode() * 50)[:-10])
     cut = await elsewhere.command("replay", "--file", str(file))
     assert (cut.code, cut.out, cut.err.count("\n")) == (2, "", 1)
+    packed = bytearray(gzip.compress(b"".join(b"%d %x\n" % (i, i * 7919) for i in range(500))))
+    packed[20] ^= 0xFF  # so that it can't be unpacked, which is another error than a sum that is wrong
+    file.write_bytes(packed)
+    broken = await elsewhere.command("replay", "--file", str(file))
+    assert (broken.code, broken.out, broken.err.count("\n")) == (2, "", 1)
     missing = await elsewhere.command("replay", "--file", str(tmp_path / "nowhere"))
     assert missing.err == f"counterfoil: {tmp_path}/nowhere: No such file or directory\n"
 

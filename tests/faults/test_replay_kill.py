@@ -175,6 +175,30 @@ async def test_a_killed_and_resumed_one_beside_another_and_live_traffic_comes_to
     assert await digest_of(db) == before
 
 
+@pytest.mark.parametrize("count", [20, 900], ids=["shorter", "longer"])
+async def test_a_log_that_was_made_anew_meanwhile_is_read_from_its_beginning(
+    count: int, begun: Begin, stream: Stream, replays: Replays, db: asyncpg.Connection
+) -> None:
+    await stream.create(partitions=1)
+    await stream.publish(*orders(order_ids(500)))
+    running = await begun(replays, "order.placed", "--mode", "apply", "--max-rate", "100")
+    await eventually(lambda: done(db))
+    running.send(signal.SIGTERM)
+    await running.ended()
+    stood, ids = await done(db), order_ids(count)
+    assert 20 < stood < 500
+    await stream.recreate(stream.placed, partitions=1)
+    await stream.publish(*orders(ids))
+
+    anew = await replays.apply("order.placed")
+
+    assert (anew.code, anew.summary["resumed"]) == (0, False)
+    assert "begins anew, and does not go on with replay 1" in anew.told
+    assert anew.topic(stream.placed) | {"read": count, "applied": count} == anew.topic(stream.placed)
+    assert len(await usages(db)) == stood + count
+    assert await db.fetchval("SELECT count(*) FROM replays WHERE finished_at IS NULL") == 0
+
+
 async def test_one_that_another_took_over_ends_and_says_so(
     begun: Begin, stream: Stream, replays: Replays, db: asyncpg.Connection
 ) -> None:
@@ -193,6 +217,59 @@ async def test_one_that_another_took_over_ends_and_says_so(
     assert (code, said.count("\n")) == (1, 1)
     assert "another process has taken this replay over" in said
     await assert_exact(db, ids)
+
+
+async def test_a_topic_that_is_gone_meanwhile_holds_up_nothing(
+    begun: Begin, stream: Stream, replays: Replays, db: asyncpg.Connection
+) -> None:
+    await stream.create(partitions=1)
+    await stream.publish(*orders(order_ids(400)))
+    running = await begun(replays, "order.placed", "--mode", "apply", "--max-rate", "100")
+    await eventually(lambda: done(db))
+    running.send(signal.SIGTERM)
+    await running.ended()
+    await db.execute(
+        """INSERT INTO replay_positions (replay_id, cluster_id, topic, "partition", first_offset, next_offset,
+                                         end_offset)
+           SELECT replay_id, cluster_id, 'gone', 0, 0, 0, 10 FROM replay_positions"""
+    )
+
+    resumed = await replays.apply("order.placed")
+
+    assert (resumed.code, resumed.summary["resumed"]) == (0, True)
+    assert resumed.topic(stream.placed)["read"] == 400
+
+
+async def test_whoever_finds_his_replay_to_be_anothers_leaves_it_to_him(
+    begun: Begin, stream: Stream, replays: Replays, db: asyncpg.Connection
+) -> None:
+    await stream.create(partitions=1)
+    await stream.publish(*orders(order_ids(500)))
+    running = await begun(replays, "order.placed", "--mode", "apply", "--max-rate", "100")
+    await eventually(lambda: done(db))
+    await db.execute("UPDATE replay_positions SET next_offset = 499, applied = 499")
+
+    code, said = await running.ended()
+
+    assert (code, said.count("\n")) == (1, 1)
+    assert await db.fetchval("SELECT touched_at > now() - interval '1 minute' FROM replays")
+
+
+@pytest.mark.parametrize(("setting", "value"), [("code_case", "upper"), ("attribute_by_coupon", "true")])
+async def test_one_that_was_begun_under_other_settings_is_not_gone_on_with(
+    setting: str, value: str, begun: Begin, stream: Stream, replays: Replays, db: asyncpg.Connection
+) -> None:
+    await stream.create(partitions=1)
+    await stream.publish(*orders(order_ids(400)))
+    running = await begun(replays, "order.placed", "--mode", "apply", "--max-rate", "100")
+    await eventually(lambda: done(db))
+    running.send(signal.SIGTERM)
+    await running.ended()
+
+    other = await replays.apply("order.placed", **{setting: value})
+
+    assert other.summary["resumed"] is False
+    assert (await replays.check("order.placed", **{setting: value})).code == 0
 
 
 async def test_a_database_that_comes_back_is_waited_for(

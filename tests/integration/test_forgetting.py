@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
+import threading
 from datetime import UTC, datetime, timedelta
+from hashlib import md5
 
 import asyncpg
 import pytest
@@ -16,8 +19,10 @@ from counterfoil.database.queries import sql
 from counterfoil.errors import PoisonRecord, TransientFailure
 from counterfoil.events import Event, Rules
 from counterfoil.events.erased import place_only
+from counterfoil.events.readings import possible_people
 from counterfoil.forgetting import people as forgetting
 from counterfoil.ingest import dead_letters
+from counterfoil.ingest.isolating import write_isolating
 from counterfoil.ingest.partitions import Partition
 from counterfoil.ingest.records import Malformed
 from counterfoil.ingest.retry import retry_dead_letter
@@ -301,6 +306,41 @@ async def test_a_partner_keeps_the_account_and_loses_the_name(known, database_ur
     assert await where_named(known, "Ada") == await where_named(known, "ada@example.com") == []
 
 
+UUID = "bda54a2e-eee6-4ce3-a5bf-3d1f9ddc7d9c"
+LONG = "long-" * 40
+
+
+@pytest.mark.parametrize(
+    ("person", "address"),
+    [(PERSON, f" {PERSON}\u00a0"), (UUID, UUID.upper()), ("J\u00f6", "Jo\u0308"), (LONG, LONG)],
+)
+async def test_an_order_names_a_person_however_its_text_is_written(db, database_url, person, address):
+    """Elsewhere an id is trimmed and normalised; an order's address is kept as it came."""
+    orders = [
+        an_order("1", promotions=[a_promotion("P", bonus=bonus)], customer_address=address)
+        for bonus in (1, 2)
+    ]
+    await tell(database_url, *orders)
+    counted = await promo_counts(db)
+    erasure = await forget(db, person, dry_run=True)
+    assert {table: n for table, n in erasure.erased.items() if n} == {
+        "promo_code_uses": 1,
+        "refused_facts": 1,
+    }
+    await forget(db, person)
+    await tell(
+        database_url,
+        *orders,
+        an_order("2", promotions=[a_promotion("Q")], customer_address=address),
+        group="b",
+    )
+    for word in (address, md5(address.encode()).hexdigest()):
+        assert await where_named(db, word) == []
+    name = await name_of(db, person)
+    assert await db.fetchval("SELECT count(*) FROM promo_code_uses WHERE customer_address = $1", name) == 2
+    assert (await promo_counts(db))["P"] == counted["P"]
+
+
 # Dead letters
 
 
@@ -406,6 +446,100 @@ async def test_what_cannot_be_read_of_a_forgotten_person_is_parked_without_its_b
     assert {tuple(row) for row in (*rows[: len(NAMED)], rows[-1])} == {(None, None, "[]", "erased", "erased")}
     assert {row["resolution"] for row in rows[len(NAMED) : -1]} == {None}
     assert await db.fetchval("SELECT dead FROM stream_positions") == len(rows)
+
+
+@pytest.mark.parametrize("person", ["auth0|5f7", "gid://shop/Customer/9", "user:17", "#1", "%", "1a"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        '{{"a": "x, "customer_id": "{0}"}}',
+        '{{"customer_id": "{0}',
+        '{{"data": "{{\\"customer_id\\": \\"{0}\\"}}"}}',
+        "{{'customer_id': '{0}'}}",
+        "1;{0};2",
+        "<customer>{0}</customer>",
+        '{{"customer_id":{0}}}',
+        '{{"log": "it failed\\n{0} said so"',
+    ],
+)
+async def test_an_id_that_is_no_word_is_found_before_and_after(db, database_url, person, value):
+    written = value.format(person).encode()
+    await park(db, written)
+    assert (await forget(db, person)).erased["dead_letters"] == 1
+    async with scribes(database_url) as (worker,):
+        await worker.write(records_of(written, partition=Partition("claim", 1)))
+    assert await db.fetch("SELECT value FROM dead_letters WHERE value IS NOT NULL") == []
+
+
+async def test_an_id_deep_in_a_long_record_is_found_before_and_after(db, database_url):
+    long = b'{"a": [' + b"0, " * 420_000 + PERSON.encode() + b" 0, 0, 0"
+    await park(db, long)
+    await park(db, b"\xff" + long, 1)
+    assert (await forget(db, PERSON)).erased["dead_letters"] == 2
+    async with scribes(database_url, settings=plain_settings(max_event_bytes=2_000_000)) as (worker,):
+        await worker.write(records_of(long, b"\xff" + long, partition=Partition("claim", 1)))
+    assert await db.fetch("SELECT value FROM dead_letters WHERE value IS NOT NULL") == []
+
+
+async def test_a_number_is_an_id_as_the_key_of_a_user(db, database_url):
+    await forget(db, "17")
+    told = b'{"id": 17, "email": "ada@example.com"'
+    user, voucher = (
+        a_record(0, told, topic=topic, key=b"17") for topic in ("user.created", "voucher.created")
+    )
+    async with scribes(database_url) as (worker,):
+        await worker.write([user, voucher])
+    kept = await db.fetch("SELECT topic, key, value FROM dead_letters ORDER BY topic")
+    assert [tuple(row) for row in kept] == [("user.created", None, None), ("voucher.created", b"17", told)]
+
+
+async def test_to_look_through_what_nobody_could_read_holds_up_neither_the_loop_nor_a_transaction(
+    db, database_url, monkeypatch
+):
+    """The search goes on once the loop has turned, and finds that no transaction is open for it."""
+    searching, go_on = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def search(part: bytes) -> set[str]:
+        loop.call_soon_threadsafe(searching.set)
+        assert go_on.wait(20)
+        return possible_people(part)
+
+    await forget(db, PERSON)
+    async with scribes(database_url) as (worker,):
+        await worker.write(records_of(b"so that it knows", partition=Partition("claim", 0)))
+        monkeypatch.setattr("counterfoil.ingest.erasing.possible_people", search)
+        told = await worker.batch_of([a_record(1, PERSON.encode(), topic="claim")])
+        writing = asyncio.create_task(worker.write_batch(told))
+        try:
+            async with asyncio.timeout(20):
+                await searching.wait()
+            open_ones = (
+                "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = 3087 AND objid = 5"
+            )
+            assert await db.fetchval(open_ones) == 0
+        finally:
+            go_on.set()
+        await writing
+    assert await db.fetchval("SELECT value FROM dead_letters ORDER BY id DESC LIMIT 1") is None
+
+
+async def test_a_record_that_the_database_refuses_is_parked_as_of_who_is_forgotten_by_then(db, database_url):
+    """Forgotten after the database has refused the record, and before it is parked for that."""
+    async with scribes(database_url) as (worker,):
+        refused = True
+
+        async def write(planned: Planned) -> None:
+            nonlocal refused
+            if refused:
+                refused = False
+                await forget(db, PERSON)
+                raise PoisonRecord("because", "a_rule")
+            await worker.writer.write(planned, worker.positions)
+
+        batch = await worker.batch_of(batches(a_claim_event("v1", PERSON, timestamp=NOW)))
+        await write_isolating(await worker.writer.plan(batch), plan=worker.writer.plan, write=write)
+    assert await db.fetchrow("SELECT key, value, error FROM dead_letters") == (None, None, "erased")
 
 
 async def test_what_is_older_than_the_retention_is_parked_without_its_bytes(known, database_url):

@@ -122,6 +122,18 @@ async def test_a_run_that_is_killed_is_gone_on_with_by_any_of_the_clicks(clicked
     assert await clicked.fetchval("SELECT digest FROM forgotten_visitors") is None
 
 
+async def test_a_click_whose_id_is_a_number_is_looked_for_in_its_fields_only(db):
+    await write(db, *(a_click_event(click_id=str(n), timestamp=THIS_MONTH, **HERS) for n in (7, 17)))
+    hers = [b'{"click_id": 7, ', b'{"clickId":"17"}', b'{"id": 7, "ip": "192.0.2.7"', b"click_id=17&x=1"]
+    others = [b'{"click_id": 170}', b'{"pixel_id": 7, "n": 17}', b'{"pixelId": "7"', b"7;17"]
+    for offset, value in enumerate(hers + others):
+        record = a_record(offset, value, topic="click")
+        await dead_letters.park(db, "cluster-1", [Malformed(record, "invalid_field", "because")])
+    assert (await forget_whose_click(db, "7")).erased["dead_letters"] == len(hers)
+    left = await db.fetch("SELECT value FROM dead_letters WHERE value IS NOT NULL ORDER BY id")
+    assert [row["value"] for row in left] == others
+
+
 async def test_parked_records_of_the_clicks_are_erased(clicked):
     values = {
         "click": [{"click_id": "hers-px-1-0-0"}, {"clickId": "hers-px-2-2-1"}, {"click_id": "his-0"}],

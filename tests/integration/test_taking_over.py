@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 from datetime import timedelta
@@ -269,6 +270,32 @@ async def test_what_retention_has_closed_is_taken_over_and_counted(database_url,
     assert [table for table, _, _ in found_in(await shadow(database_url, logs))] == ["voucher_hourly"]
 
 
+async def test_what_retention_closes_meanwhile_is_closed_in_the_shadow_too(database_url, db, monkeypatch):
+    monkeypatch.setattr("counterfoil.replaying.shadow.NEAR", 0)
+    old = [
+        {**fact, "timestamp": (THIS_MONTH - timedelta(days=n % 80)).isoformat()}
+        for n, fact in enumerate(documents(900, seed=5))
+    ]
+    logs = logs_of(old)
+    await read_live(database_url, logs)
+
+    class Closing(MemoryLog):
+        async def read(self, ends):
+            async for read in super().read(ends):
+                yield read
+            for ledger in ("click", "scan", "inventory"):
+                await db.fetch(
+                    f"SELECT close_{ledger}_partitions($1)", (THIS_MONTH - timedelta(days=40)).date()
+                )
+
+    async def sources():
+        return [Closing(logs)]
+
+    report = await run_shadow(live_settings(database_url), sources, Wanted(Window(), {}), Quiet())
+    assert nothing_differs(report)
+    assert await db.fetchval("SELECT count(*) FROM ledger_closings") > 20
+
+
 async def test_of_a_click_that_was_told_twice_in_two_ways_either_may_stand(database_url, db):
     times = {"timestamp": (THIS_MONTH - timedelta(hours=1)).isoformat(), "click_id": "k"}
     clicks = [{**times, "pixel_id": "p1", "ip_address": "203.0.113.1"}, {**times, "pixel_id": "p2"}]
@@ -288,8 +315,9 @@ async def test_of_a_click_that_was_told_twice_in_two_ways_either_may_stand(datab
     assert report.digests[0] == report.digests[1]
 
 
-async def test_where_a_person_is_forgotten_meanwhile_the_shadow_begins_anew(database_url, db):
+async def test_where_a_person_is_forgotten_meanwhile_the_shadow_begins_anew(database_url, db, monkeypatch):
     """What it has written of the person by then stands under no pseudonym."""
+    monkeypatch.setattr("counterfoil.replaying.shadow.NEAR", 0)
     logs = logs_of(documents(300))
     await read_live(database_url, logs)
     pseudonyms = iter("ab")
@@ -358,7 +386,8 @@ async def test_a_shadow_does_not_wait_for_the_locks_of_live_writers(database_url
     async with db.transaction():
         for number in (1, 2, 5):
             await db.execute("SELECT pg_advisory_xact_lock(3087, $1)", number)
-        report = await shadow(database_url, logs)
+        async with asyncio.timeout(60):
+            report = await shadow(database_url, logs)
     assert nothing_differs(report)
 
 

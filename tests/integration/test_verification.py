@@ -321,3 +321,25 @@ async def test_old_recounts_are_let_go_of_and_the_latest_stays(db):
         json.loads(await db.fetchval("SELECT checked FROM verifications ORDER BY started_at DESC LIMIT 1"))
         == {}
     )
+
+
+async def test_a_repair_that_live_traffic_is_in_the_way_of_is_made_again(db):
+    class Unlucky:
+        """The second row that it locks is the one that others wait for us with, once."""
+
+        def __init__(self) -> None:
+            self.executed = 0
+
+        def transaction(self):
+            return db.transaction()
+
+        async def execute(self, *arguments):
+            self.executed += 1
+            if self.executed == 3:
+                raise asyncpg.DeadlockDetectedError("deadlock detected")
+            return await db.execute(*arguments)
+
+    await db.execute("INSERT INTO affiliate_coupon_usages (order_id, code) VALUES ('1', 'A'), ('1', 'B')")
+    await db.execute("UPDATE affiliate_coupons SET times_used = 7")
+    assert await repair(Unlucky(), COUNTERS, await find_drift(db, COUNTERS)) == 2
+    assert await find_drift(db, COUNTERS) == []

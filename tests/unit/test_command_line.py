@@ -297,3 +297,13 @@ def test_the_module_runs_and_says_a_wrong_setting_without_a_traceback():
     assert ended.returncode == 2
     assert ended.stderr.startswith("counterfoil: COUNTERFOIL_HTTP_PORT: ")
     assert ended.stderr.count("\n") == 1
+
+
+def test_json_steers_no_terminal_and_is_the_same(capfd):
+    """Also by the control characters of Latin-1, or by what turns the order of a line."""
+    value = {"key": "\x1b[2J \x9b2J \u202e \u2028 \ud800 é 🎟"}
+    cli._print_json(value)
+    told = capfd.readouterr().out
+    assert json.loads(told) == value
+    assert [c for c in told if not c.isprintable() and c != "\n"] == []
+    assert "é 🎟" in told

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from counterfoil.ingest.bounds import Bounds
-from counterfoil.ingest.gaps import Gap, GapWatch, Kind, Known, Lost, Position, judge
+from counterfoil.ingest.gaps import Gap, GapWatch, Kind, Known, Lost, Position, groups_of, judge
 from counterfoil.ingest.partitions import Partition
 from counterfoil.telemetry.metrics import Metrics
 from support.postgres_road import plain_settings
@@ -102,6 +102,13 @@ def test_alerts_want_a_consumer_only_where_somebody_has_read_them():
     read = [Position("counterfoil-notify", ALERTS, 5, IDLE)]
     nobody = {"counterfoil-notify": frozenset()}
     assert kinds(replace(known(**log, positions=read), held=nobody)) == [Kind.WITHOUT_CONSUMER]
+
+
+def test_alerts_want_a_consumer_only_where_there_is_a_channel():
+    """Who has told of alerts once and has switched that off has positions that stand still for ever."""
+    assert groups_of(SETTINGS) == [GROUP]
+    told = plain_settings(slack_webhook_url="https://hooks.slack.com/services/T/B/x")
+    assert groups_of(told) == [GROUP, "counterfoil-notify"]
 
 
 def test_partitions_and_topics_that_are_not_there_are_missing():

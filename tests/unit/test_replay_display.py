@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 import pytest
 
 from counterfoil.database.comparison import Difference
@@ -10,7 +13,7 @@ from counterfoil.replaying import display as displays
 from counterfoil.replaying.checking import Findings
 from counterfoil.replaying.display import Display, show, summary
 from counterfoil.replaying.kafka_log import _begins_at
-from counterfoil.replaying.report import Report
+from counterfoil.replaying.report import COUNTS, MORE_COUNTS, Report
 from counterfoil.replaying.sources import Stretch
 from support.builders import CANCELED, NOON, PLACED, a_record
 
@@ -67,6 +70,24 @@ def test_the_bar_of_a_topic_shows_the_smallest_share(capsys, monkeypatch):
     assert bar.count("█") == displays.BAR_WIDTH
     counts = {name: 0 for name, _ in displays.PICTURE} | {"applied": 999, "missing": 1}
     assert displays._picture(counts).spans[-1].style == "red"
+
+
+def test_no_number_and_no_name_is_cut_off_however_narrow_the_screen_is(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    counts = dict.fromkeys((*COUNTS, *MORE_COUNTS), 12_345_678)
+    show(a_report(**counts))
+    shown = capsys.readouterr().out
+    assert "…" not in shown
+    assert shown.count("12,345,678") > len(displays.COLUMNS)
+    assert "order.placed" in shown
+
+
+def test_a_reader_that_has_had_enough_is_no_failure(monkeypatch):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as broken:
+        monkeypatch.setattr(sys, "stdout", broken)
+        show(a_report(already_there=1))
 
 
 def test_of_each_list_only_so_many_rows_are_kept_and_each_row_is_counted_once():

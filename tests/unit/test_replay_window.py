@@ -56,7 +56,18 @@ def test_a_time_is_a_day_or_has_a_zone(text, time):
     assert time_of("--from", text) == time
 
 
-@pytest.mark.parametrize("text", ["", "yesterday", "2026-03-01T12:00:00", "2026-13-01", "1772366400"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "yesterday",
+        "2026-03-01T12:00:00",
+        "2026-13-01",
+        "1772366400",
+        "0001-01-01T00:00:00+05:00",
+        "9999-12-31T23:59:59-05:00",
+    ],
+)
 def test_what_is_no_time_is_refused_in_one_line_that_names_the_option(text):
     with pytest.raises(
         InvalidSetting, match=r"--from: takes a time with its zone, such as .*; not '"

@@ -11,10 +11,11 @@ from typing import Protocol, cast
 from rich.console import Console
 
 from counterfoil.bench.contenders import bare_copy, peer
-from counterfoil.bench.exact import account_differences, ledger_differences
+from counterfoil.bench.exact import account_differences, drift, ledger_differences
 from counterfoil.bench.latency import RATE, measure_latency
 from counterfoil.bench.ledger_bench import CLICKS, SCANS, LedgerBench
 from counterfoil.bench.orders import Order, sample_orders, with_one_code
+from counterfoil.bench.replays import all_cores, measure_replay
 from counterfoil.bench.report import Report, Surroundings
 from counterfoil.bench.sources import Ground, ground, machine
 from counterfoil.bench.worker import WorkerRun, measure
@@ -85,6 +86,7 @@ class OrderBench:
         self.report = Report(
             orders=orders,
             peer_orders=len(self._few),
+            processes=all_cores(),
             machine=machine(),
             kafka=made.kafka,
             postgres=made.postgres,
@@ -117,9 +119,23 @@ class OrderBench:
         run = await self._pass(schema, self._topic, "applied", self._orders)
         self.report.worker.append(run)
         self._say(f"  this worker            {run.per_second:9,.0f} orders/s")
+        await self._replays(schema)
         run = await self._pass(schema, self._topic, "duplicates", self._orders)
         self.report.duplicates.append(run)
         self._say(f"  duplicates alone       {run.per_second:9,.0f} orders/s")
+
+    async def _replays(self, schema: str) -> None:
+        """The same orders replayed, right after they were written, by one process and by as many as there are cores."""
+        for processes, rates in (
+            (1, self.report.replay),
+            (self.report.processes, self.report.replay_processes),
+        ):
+            run = await measure_replay(self._ground, schema, self._topic, len(self._orders), processes)
+            rates.append(run.per_second)
+            self.report.differences += run.differences
+            self.report.differences += await ledger_differences(self._ground, self._orders)
+            self.report.differences += await drift(self._ground, f"replay by {processes}")
+            self._say(f"  {f'replayed by {processes}':22} {run.per_second:9,.0f} orders/s")
 
     async def _hot_code(self, schema: str) -> None:
         run = await self._pass(schema, self._hot_topic, "applied", self._hot)

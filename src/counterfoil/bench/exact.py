@@ -90,4 +90,9 @@ async def account_differences(ground: Ground, group: str, outcome: str, records:
     )
     found = {name: int(number) for name, number in dict(row or {}).items() if number}
     wrong = [] if found == {outcome: records} else [f"{group}: {records:,} {outcome} expected, found {found}"]
-    return wrong + [f"{group}: drift of {d.key}" for d in await find_drift(ground.connection, COUNTERS)]
+    return wrong + await drift(ground, group)
+
+
+async def drift(ground: Ground, what: str) -> list[str]:
+    """Where a counter is not what its ledger says, after that."""
+    return [f"{what}: drift of {d.key}" for d in await find_drift(ground.connection, COUNTERS)]

@@ -50,7 +50,7 @@ class Surroundings:
 
 @dataclass(kw_only=True)
 class Report(Surroundings):
-    """The runs of each contender, in records a second."""
+    """The runs of each contender, in records a second; those of a replay by one process, and by `processes`."""
 
     orders: int
     peer_orders: int
@@ -59,6 +59,9 @@ class Report(Surroundings):
     worker: list[WorkerRun] = field(default_factory=list)
     duplicates: list[WorkerRun] = field(default_factory=list)
     hot_code: list[WorkerRun] = field(default_factory=list)
+    processes: int = 2
+    replay: list[float] = field(default_factory=list)
+    replay_processes: list[float] = field(default_factory=list)
     latency: Latency | None = None
 
     def as_dict(self) -> dict[str, object]:
@@ -74,6 +77,8 @@ class Report(Surroundings):
             "worker": passes(self.worker),
             "duplicates": passes(self.duplicates),
             "hot_code": passes(self.hot_code),
+            "replay": {"processes": 1} | rates(self.replay),
+            "replay_processes": {"processes": self.processes} | rates(self.replay_processes),
             "copy": rates(self.copy),
             "peer": rates(self.peer),
             "ratios": {
@@ -81,6 +86,8 @@ class Report(Surroundings):
                 "worker_to_peer": round(worker / peer, 1),
                 "duplicates_to_worker": round(rate_of(self.duplicates) / worker, 3),
                 "hot_code_to_worker": round(rate_of(self.hot_code) / worker, 3),
+                "replay_to_worker": round(median(self.replay) / worker, 3),
+                "replay_processes_to_worker": round(median(self.replay_processes) / worker, 3),
             },
             "latency": self.latency and {"per_second": RATE} | _rounded(asdict(self.latency)),
             "exact": not self.differences,
@@ -107,6 +114,11 @@ class Report(Surroundings):
                 _said(_median(runs, lambda run: run.cpu_us), ".1f"),
                 _said(_median(runs, lambda run: run.peak_mib), ".0f"),
             )
+        for name, rate in (
+            ("  replayed (all duplicates)", median(self.replay)),
+            (f"  replayed by {self.processes} processes", median(self.replay_processes)),
+        ):
+            table.add_row(name, f"{rate:,.0f}", f"{rate / worker:.0%}", "", "")
         table.add_row("bare COPY", f"{copy:,.0f}", f"{copy / worker:.0%}", "", "")
         peer = median(self.peer)
         table.add_row("a transaction each", f"{peer:,.0f}", f"{peer / worker:.1%}", "", "")

@@ -68,16 +68,16 @@ async def worker(  # noqa: PLR0913 - where, what, and how
         [sys.executable, "-m", "counterfoil", "run", "--only", roles],
         log=log,
         death_signal=signal.SIGKILL,
-        environment=_environment(ground, schema, group) | _consuming(event, topic) | dict(settings),
+        environment=environment(ground, schema, group) | consuming(event, topic) | dict(settings),
     )
     try:
         yield child
         os.kill(child.pid, signal.SIGTERM)
         code = await asyncio.to_thread(child.wait, DRAINS_WITHIN_S)
         if code != 0:
-            raise DependencyUnreachable(f"the worker ended with exit code {code}: {_said(log)}")
+            raise DependencyUnreachable(f"the worker ended with exit code {code}: {said(log)}")
     except TimeoutError as error:
-        raise DependencyUnreachable(f"the worker does not go on: {_said(log)}") from error
+        raise DependencyUnreachable(f"the worker does not go on: {said(log)}") from error
     finally:
         child.stop()
 
@@ -168,7 +168,8 @@ def _peak_mib(pid: int) -> float | None:
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
-def _environment(ground: Ground, schema: str, group: str) -> dict[str, str]:
+def environment(ground: Ground, schema: str, group: str) -> dict[str, str]:
+    """The variables of a process of ours that works on this ground."""
     settings = ground.settings
     session_ms = int(settings.kafka_session_timeout_ms.total_seconds() * 1000)
     made = {
@@ -187,7 +188,7 @@ def _environment(ground: Ground, schema: str, group: str) -> dict[str, str]:
     return given | {f"{PREFIX}{name}": value for name, value in made.items()} | {"PYTHONPATH": _python_path()}
 
 
-def _consuming(event: str, topic: str) -> dict[str, str]:
+def consuming(event: str, topic: str) -> dict[str, str]:
     """One topic alone, of one kind of event."""
     return {f"{PREFIX}CONSUMERS": event, f"{PREFIX}{topic_setting(event).upper()}": topic}
 
@@ -206,5 +207,6 @@ def _python_path() -> str:
     return os.pathsep.join([str(Path(counterfoil.__file__).resolve().parents[1]), *given])
 
 
-def _said(log: Path) -> str:
+def said(log: Path) -> str:
+    """The last lines of what a process has logged."""
     return last_lines(log.read_text(encoding="utf-8", errors="replace"))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import asyncpg
+from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random
 
 from counterfoil.database.connection import Connection
 from counterfoil.database.queries import sql
@@ -193,7 +194,18 @@ async def repair(connection: Connection, counters: Sequence[Counter], drifts: Se
     rows = {(drift.table, drift.key) for drift in drifts}
     work = {(by_table[table].lock, by_table[table].recount, key) for table, key in rows}
     for lock, recount, key in sorted(work):  # what several tables count of one key is recounted once
-        async with connection.transaction():
-            await connection.execute(sql(lock), key)
-            await connection.execute(sql(recount), key)
+        await _repair_one(connection, lock, recount, key)
     return len(rows)
+
+
+@retry(
+    retry=retry_if_exception_type((asyncpg.DeadlockDetectedError, asyncpg.SerializationError)),
+    stop=stop_after_attempt(5),
+    wait=wait_random(0, 0.5),
+    reraise=True,
+)
+async def _repair_one(connection: Connection, lock: str, recount: str, key: str) -> None:
+    """Again where live traffic was in the way: those that are behind it are not to wait for another command."""
+    async with connection.transaction():
+        await connection.execute(sql(lock), key)
+        await connection.execute(sql(recount), key)

@@ -10,10 +10,12 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from counterfoil.errors import InvalidEvent
 from counterfoil.events.claim import Claim
 from counterfoil.events.objects import EMPTY_OBJECT
 from counterfoil.events.order_placed import OrderPlaced
 from counterfoil.events.redemption import Redemption
+from counterfoil.events.rules import identity
 from counterfoil.events.scan import Scan
 from counterfoil.events.user_created import UserCreated
 
@@ -28,7 +30,7 @@ def name_people(events: Sequence[Any]) -> bool:
     """Whether rows that these events, all of one type, ask for may name a person."""
     if not events or type(events[0]) not in _ERASE:
         return False
-    return type(events[0]) is not OrderPlaced or any(map(_person_of_order, events))
+    return type(events[0]) is not OrderPlaced or any(map(_names_a_person, events))
 
 
 def without_forgotten(events: list[Any], pseudonym: Pseudonym) -> list[Any]:
@@ -108,8 +110,18 @@ def _order(event: OrderPlaced, name: str) -> OrderPlaced:
     return replace(event, customer_address=name)
 
 
+def _names_a_person(event: OrderPlaced) -> bool:
+    return bool(event.promotions and event.customer_address)
+
+
 def _person_of_order(event: OrderPlaced) -> str | None:
-    return event.customer_address if event.promotions else None
+    """The address as an id: its text is free, and kept as it came."""
+    if not _names_a_person(event):
+        return None
+    try:
+        return identity(event.customer_address, "customer_address", lambda _field: None)
+    except InvalidEvent:
+        return event.customer_address
 
 
 _ERASE: dict[type, Callable[[Any, str], Any]] = {

@@ -10,6 +10,8 @@ from counterfoil.events.readings import NUMBER_ENDS, OF_A_PERSON, readings
 _BEFORE, _AFTER = r"(?<![\w@-])(?<!\w[.+])", r"(?![\w@-]|[.+]\w)"
 """Where a word begins and ends: `c_1` is none in `c_12`, `x-c_1` or `c_1@shop.com`."""
 
+_OF_A_CLICK = r"(?<![\w-])(?:[Cc]lick[\w-]{0,40}|id)[\"']?\s*[:=]\s*[\"']?"
+
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}").fullmatch
 
 
@@ -34,10 +36,16 @@ class Naming:
         return cls(re.compile(f"{_BEFORE}{literal}{_AFTER}", case))
 
     @classmethod
-    def of_ids(cls, ids: Collection[str]) -> Naming:
-        """What names one of these ids, which are nobody's numbers."""
-        literals = "|".join(re.escape(one) for one in sorted(ids, key=len, reverse=True))
-        return cls(re.compile(f"{_BEFORE}(?:{literals}){_AFTER}"))
+    def of_clicks(cls, ids: Collection[str]) -> Naming:
+        """What names one of these clicks on their own topic; digits alone do in fields that hold a click's id."""
+        literals = {one: re.escape(one) for one in sorted(ids, key=len, reverse=True)}
+        words = "|".join(literal for one, literal in literals.items() if not one.isdecimal())
+        numbers = "|".join(literal for one, literal in literals.items() if one.isdecimal())
+        patterns = (
+            *([f"{_BEFORE}(?:{words}){_AFTER}"] if words else ()),
+            *([f"{_OF_A_CLICK}(?:{numbers}){NUMBER_ENDS}"] if numbers else ()),
+        )
+        return cls(re.compile("|".join(patterns)))
 
     def in_record(self, topic: str, key: bytes | None, *parts: bytes | None) -> bool:
         """Whether a record names them."""

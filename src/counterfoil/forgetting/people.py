@@ -14,6 +14,7 @@ from counterfoil.database.connection import Connection
 from counterfoil.database.forgotten import pseudonym_key, pseudonym_of
 from counterfoil.database.queries import sql
 from counterfoil.events.erased import place_only
+from counterfoil.events.rules import BLANKS
 from counterfoil.forgetting.erasure import CHUNK, Erasure, Tell, in_transaction, rows_of
 from counterfoil.forgetting.naming import Naming
 from counterfoil.forgetting.parked import count_parked, erase_parked
@@ -52,12 +53,19 @@ async def forget_customer(
 
 
 async def _count(connection: Connection, person: str) -> Counter[str]:
+    addresses = await _addresses(connection, person)
     found: Counter[str] = Counter()
-    for statement in ("count_of_person", "count_traces_of_person"):
-        row = await connection.fetchrow(sql(statement), person)
+    for statement, known in (("count_of_person", (addresses,)), ("count_traces_of_person", ())):
+        row = await connection.fetchrow(sql(statement), person, *known)
         assert row is not None  # noqa: S101 - counts are a row
         found.update(dict(row))
     return found
+
+
+async def _addresses(connection: Connection, person: str) -> list[str]:
+    """What orders call the person: their text is kept as it came."""
+    rows = await connection.fetch(sql("addresses_of_person"), person, BLANKS)
+    return [row["address"] for row in rows]
 
 
 async def _mark(connection: Connection, name: str) -> None:
@@ -84,7 +92,8 @@ class _Forgetting:
     async def run(self) -> None:
         """Erase all that there is, in transactions."""
         await self._vouchers()
-        await in_transaction(self._connection, self._others)
+        addresses = await _addresses(self._connection, self._person)  # nobody adds one any more
+        await in_transaction(self._connection, lambda: self._others(addresses))
 
     async def _vouchers(self) -> None:
         """Voucher by voucher: in no snapshot the person is another on the next day, or in the wallet."""
@@ -157,14 +166,15 @@ class _Forgetting:
             scan_rates=await rows_of(self._connection, "erase_rates_of", kinds, subjects),
         )
 
-    async def _others(self) -> None:
+    async def _others(self, addresses: Sequence[str]) -> None:
         erased = self._erasure.erased
         both = (self._person, self._name)
         await locks.hold(self._connection, [locks.ORDERS_SHARED, locks.ATTRIBUTIONS_EXCLUSIVE])
         partners = await rows_of(self._connection, "erase_partner", self._person)
+        told = (addresses, self._name)
         erased |= Counter(
-            promo_code_uses=await rows_of(self._connection, "erase_promo_uses", *both),
-            refused_facts=await self._connection.fetchval(sql("erase_refused_facts"), *both),
+            promo_code_uses=await rows_of(self._connection, "erase_promo_uses", *told),
+            refused_facts=await self._connection.fetchval(sql("erase_refused_facts"), *told),
             shop_users=await rows_of(self._connection, "erase_user", self._person),
             partners=partners,
             verifications=await rows_of(self._connection, "erase_verifications", *both),

@@ -98,7 +98,7 @@ class _Visitor:
     async def _parked(self) -> None:
         rows = await self._connection.fetch(sql("click_ids_of_visitor"), self._visitor)
         for start in range(0, len(rows), IDS_AT_ONCE):
-            naming = Naming.of_ids([row["click_id"] for row in rows[start : start + IDS_AT_ONCE]])
+            naming = Naming.of_clicks([row["click_id"] for row in rows[start : start + IDS_AT_ONCE]])
             if self._erasure.dry_run:
                 found = await count_parked(self._connection, naming, self._tell, self._topic)
                 self._erasure.erased["dead_letters"] += found

@@ -17,10 +17,11 @@ import structlog
 from counterfoil.database.connection import Connection
 from counterfoil.database.pool import UNREACHABLE, one_line
 from counterfoil.database.queries import sql
-from counterfoil.errors import DependencyUnreachable
+from counterfoil.errors import DependencyUnreachable, InvalidSetting
 from counterfoil.ingest.bounds import Bounds, find_bounds
 from counterfoil.ingest.partitions import Partition
 from counterfoil.kafka.cluster import Cluster
+from counterfoil.notifications.channels import channels_of
 from counterfoil.settings import Settings
 from counterfoil.telemetry.metrics import Metrics
 
@@ -133,8 +134,15 @@ async def find_gaps(pool: asyncpg.Pool, settings: Settings, cluster: Cluster) ->
 
 
 def groups_of(settings: Settings) -> list[str]:
-    """The consumer groups of a deployment."""
-    return [settings.consumer_group, settings.notify_group]
+    """The consumer groups of a deployment; where no channel is set, alerts are to be read by nobody."""
+    return [settings.consumer_group, *([settings.notify_group] if _tells(settings) else [])]
+
+
+def _tells(settings: Settings) -> bool:
+    try:
+        return bool(channels_of(settings))
+    except InvalidSetting:
+        return True
 
 
 def topics_of(settings: Settings) -> list[str]:

@@ -37,10 +37,10 @@ async def _isolate(batch: Batch, refusal: PoisonRecord, plan: Plan, write: Write
         for half in batch.halves():
             await write_isolating(await plan(half), plan=plan, write=write)
     else:
-        await _park_refused(batch, refusal, write)
+        await _park_refused(batch, refusal, plan, write)
 
 
-async def _park_refused(batch: Batch, refusal: PoisonRecord, write: Write) -> None:
+async def _park_refused(batch: Batch, refusal: PoisonRecord, plan: Plan, write: Write) -> None:
     reason = str(refusal)
     for chunk in batch.chunks:
         for record in chunk.records:
@@ -53,6 +53,6 @@ async def _park_refused(batch: Batch, refusal: PoisonRecord, write: Write) -> No
             )
     chunks = [chunk.parked(refusal.kind, reason) if chunk.records else chunk for chunk in batch.chunks]
     try:
-        await write(Planned(Batch(chunks), ()))
+        await write(await plan(Batch(chunks)))
     except PoisonRecord as error:
         raise HaltingFailure(f"a refused record cannot be parked: {error}") from error

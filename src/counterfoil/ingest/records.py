@@ -48,11 +48,15 @@ class StoredRecord:
 
 @dataclass(frozen=True, slots=True)
 class Malformed:
-    """A record that cannot become an event, and why: `kind` is a constant, `reason` names field and rule."""
+    """A record that cannot become an event, and why: `kind` is a constant, `reason` names field and rule.
+
+    `looked_at` is the version of who is forgotten as of which it names none of them; 0 before anybody has looked.
+    """
 
     record: Record
     kind: str
     reason: str
+    looked_at: int = 0
 
 
 def origin_of(cluster_id: str, record: Record | StoredRecord) -> str:

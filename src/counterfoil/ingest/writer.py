@@ -32,6 +32,8 @@ from counterfoil.ingest.routes import Route
 
 log = structlog.get_logger("counterfoil.ingest")
 
+USERS = "user.created"
+
 Step: TypeAlias = tuple[Handler, Any]
 """A slice and what it planned."""
 
@@ -80,12 +82,15 @@ class Writer:
         self._routes = routes
         self._timeout_s = attempt_timeout_s
         self._forgotten = Forgotten()
+        self._user_topic = next((route.topic for route in routes if route.name == USERS), None)
         self._connection: PoolConnectionProxy[asyncpg.Record] | None = None
 
     async def plan(self, batch: Batch) -> Planned:
         """Let the slices decide what to write, without I/O."""
         steps = []
         version, names_people = self._forgotten.version, any(chunk.malformed for chunk in batch.chunks)
+        if self._forgotten and names_people:
+            await self._erase_forgotten(batch, version)
         for route in self._routes:
             chunks = tuple(c for c in batch.chunks if c.partition.topic == route.topic and c.events)
             if chunks:
@@ -165,6 +170,13 @@ class Writer:
         await transaction.commit()
         return written
 
+    async def _erase_forgotten(self, batch: Batch, version: int) -> None:
+        """In a thread: to look through what nobody could read takes its time, and the loop has others to serve."""
+        for chunk in batch.chunks:
+            if chunk.malformed:
+                known = self._forgotten, version, self._user_topic
+                await asyncio.to_thread(erase_forgotten, chunk.malformed, *known)
+
     async def _begin(self, connection: Connection, planned: Planned, positions: Positions) -> None:
         """What a writer of another kind does in the transaction, once it holds the positions."""
 
@@ -176,8 +188,6 @@ class Writer:
 
     async def _park(self, connection: Connection, batch: Batch, cluster_id: str) -> None:
         malformed = [m for chunk in batch.chunks for m in chunk.malformed]
-        if self._forgotten:
-            malformed = erase_forgotten(malformed, self._forgotten)
         if malformed:
             await dead_letters.park(connection, cluster_id, malformed, copies=self._copies)
         if any(m.reason == ERASED for m in malformed):

@@ -18,6 +18,7 @@ from counterfoil.database.comparison import ComparesRows, Comparison, Rows, over
 from counterfoil.database.connection import Connection
 from counterfoil.database.pool import UNREACHABLE
 from counterfoil.database.queries import sql
+from counterfoil.errors import HaltingFailure
 from counterfoil.ingest.batches import Batch, Chunk
 from counterfoil.ingest.partitions import Partition
 from counterfoil.ingest.positions import Positions
@@ -165,16 +166,28 @@ async def _unfinished(connection: Connection, digest: str, tell: Callable[[str],
 
 @contextlib.asynccontextmanager
 async def alive(pool: asyncpg.Pool, replay_id: int) -> AsyncIterator[None]:
-    """Give signs of life; at the end say that there will be none, so that it can be gone on with at once."""
+    """Give signs of life; at the end say that there will be none, so that it can be gone on with at once.
+
+    Not after a HaltingFailure: by then it may be another's, who is alive.
+    """
     task = asyncio.create_task(_touch_forever(pool, replay_id))
+    is_ours = True
     try:
         yield
+    except HaltingFailure:
+        is_ours = False
+        raise
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        with contextlib.suppress(*UNREACHABLE, asyncpg.PostgresError):
-            async with asyncio.timeout(1):
-                await pool.execute(sql("let_go_of_replay"), replay_id)
+        if is_ours:
+            await _let_go(pool, replay_id)
+
+
+async def _let_go(pool: asyncpg.Pool, replay_id: int) -> None:
+    with contextlib.suppress(*UNREACHABLE, asyncpg.PostgresError):
+        async with asyncio.timeout(1):
+            await pool.execute(sql("let_go_of_replay"), replay_id)
 
 
 async def _touch_forever(pool: asyncpg.Pool, replay_id: int) -> None:

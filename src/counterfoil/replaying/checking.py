@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from hashlib import blake2b
 from typing import Any
 
 import asyncpg
@@ -54,13 +56,17 @@ class Found:
 
 @dataclass
 class Findings:
-    """What a check has found, and the first so many rows of each kind."""
+    """What a check has found, and the first so many rows of each kind.
+
+    `identities` are by topic and verdict the numbers of all rows that it has told of.
+    """
 
     limit: int
     topics: dict[str, Found] = field(default_factory=dict)
     missing: list[dict[str, Any]] = field(default_factory=list)
     differs: list[dict[str, Any]] = field(default_factory=list)
     malformed: list[dict[str, Any]] = field(default_factory=list)
+    identities: dict[tuple[str, str], array[int]] = field(default_factory=dict)
     _seen: set[int] = field(default_factory=set)
 
     def of(self, topic: str) -> Found:
@@ -69,10 +75,11 @@ class Findings:
 
     def note(self, difference: Difference, place: Mapping[str, Any]) -> None:
         """A row that is not as a record says; one that several records tell of counts once."""
-        identity = hash((difference.table, difference.key))  # a number a row: there may be millions
+        identity = _identity(difference)
         if identity in self._seen:
             return
         self._seen.add(identity)
+        self.identities.setdefault((place["topic"], difference.verdict), array("Q")).append(identity)
         found = self.of(place["topic"])
         if difference.verdict == "missing":
             found.missing += 1
@@ -101,6 +108,12 @@ class Findings:
             self.malformed.append(
                 {**place, "kind": malformed.kind, "error": malformed.reason, "parked": parked}
             )
+
+
+def _identity(difference: Difference) -> int:
+    """The number of a row, the same in every process: there may be millions, and a number is small."""
+    name = repr((difference.table, difference.key)).encode()
+    return int.from_bytes(blake2b(name, digest_size=8).digest())
 
 
 class CheckingWriter:

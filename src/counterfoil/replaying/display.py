@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import Any, Self
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import (
     BarColumn,
     Progress,
@@ -80,21 +82,33 @@ class Display:
 
     def begin(self, stretches: Iterable[Stretch], at: Mapping[Partition, int]) -> None:
         """So much is to be done; it stands here."""
-        if not self.total:
-            self._began = time.monotonic()
+        records = 0
         for stretch in stretches:
             self._cluster = stretch.cluster_id
             start = at.get(stretch.partition, stretch.first_offset)
             self._at[stretch.cluster_id, stretch.partition] = start
-            self.total += max(0, stretch.end_offset - start)
-        self._bar.update(self._task, total=self.total)
+            records += max(0, stretch.end_offset - start)
+        self.due(records)
 
     def moved(self, offsets: Mapping[Partition, int]) -> None:
         """Some partitions of the cluster of which was last begun stand here now."""
+        records = 0
         for partition, offset in offsets.items():
             place = self._cluster, partition
-            self.done += max(0, offset - self._at.get(place, offset))
+            records += max(0, offset - self._at.get(place, offset))
             self._at[place] = max(offset, self._at.get(place, offset))
+        self.did(records)
+
+    def due(self, records: int) -> None:
+        """So many records more are to be done."""
+        if not self.total:
+            self._began = time.monotonic()
+        self.total += records
+        self._bar.update(self._task, total=self.total)
+
+    def did(self, records: int) -> None:
+        """So many more are done."""
+        self.done += records
         self._bar.update(self._task, completed=self.done)
         now = time.monotonic()
         if not self._console.is_terminal and now - self._last_line >= LINE_EVERY_S:
@@ -110,6 +124,16 @@ class Display:
         share = f" ({self.done / self.total:.0%})" if self.total else ""
         return f"{self.done:,} of {self.total:,}{share}, {rate:,.0f}/s{left}"
 
+    def goes_on(self, replays: Sequence[int], since: datetime) -> None:
+        """It goes on with one that was broken off, or with one of each process."""
+        several = f"replays {', '.join(map(str, replays))}" if len(replays) > 1 else f"replay {replays[0]}"
+        self.tell(
+            f"goes on with {several} of {since:%Y-%m-%d %H:%M:%S}Z, {self.total:,} to go; --restart begins anew"
+        )
+
+    async def others_are_done(self) -> None:
+        """Wait for those that do a part of the same replay; alone there are none."""
+
     def tell(self, line: str) -> None:
         """A line that stays."""
         self._console.print(Text(f"{self._name}: {printable(line)}"))
@@ -124,15 +148,23 @@ class _Count(ProgressColumn):
         return Text(f"{int(task.completed):,} of {total} · {speed:,.0f}/s ·")
 
 
+class _Page(Console):
+    """Standard output; a reader that has had enough is no failure, and no finding."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def show(report: Report) -> None:
     """Print a report: a table of topics, with a picture of each, and what was found."""
-    console = Console(highlight=False)
+    console = _Page(highlight=False)
     names = [*COUNTS, *(name for name in MORE_COUNTS if report.totals[name] and name in COLUMNS)]
     if report.mode == "apply":
         names = [name for name in names if name not in ("missing", "differs")]
     else:
         names.remove("applied")
-    console.print(_topics(report, names))
+    _print_whole(console, _topics(report, names))
     _print_rows(console, "Missing", report.totals["missing"], [_row(row) for row in report.missing])
     _print_rows(
         console, "Differs", report.totals["differs"], [_row(row) | _contents(row) for row in report.differs]
@@ -145,6 +177,15 @@ def show(report: Report) -> None:
     for note in report.notes:
         console.print(Text(f"note: {printable(note)}"), soft_wrap=True)
     console.print(Text(summary(report)), soft_wrap=True)
+
+
+def _print_whole(console: Console, table: Table) -> None:
+    """Print a table at the width that its numbers need: one that is cut off is another one."""
+    topics = table.columns[0]
+    topics.max_width = BAR_WIDTH  # names may be folded
+    needed = Measurement.get(console, console.options.update(width=10_000), table).minimum
+    topics.max_width = None
+    _Page(highlight=False, width=max(console.width, needed)).print(table)
 
 
 def summary(report: Report) -> str:

@@ -8,6 +8,7 @@ import contextlib
 import gzip
 import hashlib
 import os
+import zlib
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from pathlib import Path
@@ -23,6 +24,9 @@ from counterfoil.replaying.windows import Window
 
 GZIP_MAGIC = b"\x1f\x8b"
 LINES_AT_ONCE = 500
+BYTES_AT_ONCE = 4 * 1024 * 1024
+"""Of values, but for one record."""
+
 LARGEST_LINE = 64 * 1024 * 1024
 
 
@@ -79,9 +83,9 @@ def parse_line(line: bytes) -> tuple[str, StoredRecord]:
         raise ValueError(_in_words(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"takes one JSON object a line: {error}") from None
-    if not (found.topic and found.cluster):
+    if not (found.topic and found.cluster) or "\0" in found.topic + found.cluster:
         raise ValueError("cluster, topic: take a name")
-    if not (0 <= found.partition < 2**31 and 0 <= found.offset < 2**63 and abs(found.timestamp) < 2**63):
+    if not (0 <= found.partition < 2**31 and 0 <= found.offset < 2**63 - 1 and abs(found.timestamp) < 2**63):
         raise ValueError("partition, offset, timestamp: take what Kafka can count to")
     record = StoredRecord(
         found.topic,
@@ -137,18 +141,21 @@ class ExportedRecords:
         cluster_id = self._stretches[0].cluster_id if self._stretches else ""
         with opened(self._path) as lines:
             run: list[StoredRecord] = []
+            size = 0
             for cluster, record in _records(lines, self._path):
                 if cluster != cluster_id:
                     continue
                 if run and (
                     len(run) >= LINES_AT_ONCE
+                    or size >= BYTES_AT_ONCE
                     or (run[0].topic, run[0].partition) != (record.topic, record.partition)
                 ):
                     for read in self._read_of(run, ends):
                         yield read
-                    run = []
+                    run, size = [], 0
                     await asyncio.sleep(0)
                 run.append(record)
+                size += len(record.value or b"")
             for read in self._read_of(run, ends):
                 yield read
         for partition, end in ends.items():  # what comes before the end of a stretch, and is no record
@@ -237,7 +244,7 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
                     yield cast("IO[bytes]", lines)
             else:
                 yield plain
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InvalidSetting(f"{path}: {reason}") from None
 

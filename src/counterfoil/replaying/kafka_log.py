@@ -11,13 +11,13 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError, KafkaTimeoutError, OffsetOutOfRangeError
 
 from counterfoil.errors import DependencyUnreachable, InvalidSetting
-from counterfoil.ingest.partitions import Partition
+from counterfoil.ingest.partitions import Anchor, Partition, PartitionState
 from counterfoil.ingest.records import Record, next_offset, storable, timestamp_of
 from counterfoil.kafka.cluster import Cluster
 from counterfoil.kafka.connection import client_options
 from counterfoil.kafka.tolerant import tolerate_header_names
 from counterfoil.replaying.sources import Read, Stretch
-from counterfoil.replaying.windows import Window
+from counterfoil.replaying.windows import WHOLE, Share, Window
 from counterfoil.settings import Settings
 
 POLL_RECORDS = 2_000
@@ -34,18 +34,19 @@ GIVE_UP_S = 60.0
 
 
 class KafkaLog:
-    """Some topics of a cluster, within a window; the ends are high watermarks, as a fetch answers them.
+    """Some topics of a cluster within a window, or a share; the ends are high watermarks, as a fetch answers them.
 
     Where `named`, each topic must be there; else those that are not are only noted. `tell` hears of waiting.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what is read, and who hears of it
         self,
         settings: Settings,
         topics: Sequence[str],
         window: Window,
         *,
         named: bool = True,
+        share: Share = WHOLE,
         tell: Callable[[str], None] = lambda _line: None,
     ) -> None:
         self.notes: list[str] = []
@@ -53,12 +54,15 @@ class KafkaLog:
         self._topics = topics
         self._window = window
         self._named = named
+        self._share = share
         self._tell = tell
         self._servers = settings.kafka_bootstrap_servers
         self._cluster = Cluster(settings)
         self._cluster_id = ""
         self._consumer: AIOKafkaConsumer | None = None
         self._at: dict[Partition, int] = {}
+        self._begins: Mapping[Partition, int] = {}
+        self._ends: Mapping[Partition, int] = {}
         self._heard = 0.0
         self._told = float("-inf")
 
@@ -81,12 +85,13 @@ class KafkaLog:
             raise InvalidSetting(f"{missing[0]}: Kafka at {self._servers} has no such topic")
         self.notes += [f"{topic} is not in Kafka: nothing of it is read" for topic in missing]
         self._check_partitions(found)
-        return sorted(
+        wanted = sorted(
             Partition(topic, number)
             for topic, numbers in found.items()
             for number in numbers
             if self._window.has(number)
         )
+        return list(self._share.of(wanted))
 
     def _check_partitions(self, found: Mapping[str, Sequence[int]]) -> None:
         wanted = self._window.partitions or frozenset()
@@ -110,6 +115,7 @@ class KafkaLog:
         begins = await consumer.beginning_offsets(partitions)
         first = await self._first_records(consumer, begins)
         ends = {partition: _end(consumer, partition) for partition in partitions}
+        self._begins, self._ends = begins, ends
         starts = begins | await self._hints(consumer, begins, ends)
         found = []
         for partition in partitions:
@@ -165,6 +171,38 @@ class KafkaLog:
             if _begins_at(records.get(partition, ()), offset, since)
         }
 
+    async def replaced(self, states: Iterable[PartitionState]) -> str | None:
+        """Which of these partitions is another log than the one that was read of before, in words; None where none is.
+
+        Raises DependencyUnreachable.
+        """
+        anchors: dict[Partition, Anchor] = {}
+        for state in states:
+            partition, anchor = state.partition, state.anchor
+            if state.expected > self._ends[partition]:
+                return f"{_name(partition)} ends before offset {state.expected}"
+            if anchor is not None and self._begins[partition] <= anchor.offset:
+                anchors[partition] = anchor
+        try:
+            found = await self._records_at({p: anchor.offset for p, anchor in anchors.items()})
+        except (KafkaError, OSError) as error:
+            raise self._away(error) from error
+        for partition, anchor in anchors.items():
+            first = next(iter(found.get(partition, ())), None)
+            if first and first.offset == anchor.offset and storable(first.timestamp) != anchor.timestamp:
+                return f"{_name(partition)} has another record at offset {anchor.offset}"
+        return None
+
+    async def _records_at(self, offsets: Mapping[Partition, int]) -> dict[Partition, list[Record]]:
+        """The first records from these offsets on; where the partitions are read from stays as it was."""
+        if self._consumer is None or not offsets:
+            return {}
+        try:
+            return await self._first_records(self._consumer, offsets)
+        finally:
+            for partition in offsets:
+                self.seek(partition, self._at[partition])
+
     def _note_retention(
         self, partition: Partition, begin: int, start: int, first: Sequence[Record] | None
     ) -> None:
@@ -174,8 +212,9 @@ class KafkaLog:
             return
         if self._window.since is None or not first or timestamp_of(first[0].timestamp) >= self._window.since:
             since = f", {timestamp_of(first[0].timestamp):%Y-%m-%d %H:%M:%S}Z" if first else ""
-            name = f"{partition.topic}/{partition.partition}"
-            self.notes.append(f"{name} begins at offset {begin}{since}: what is older is no longer in Kafka")
+            self.notes.append(
+                f"{_name(partition)} begins at offset {begin}{since}: what is older is no longer in Kafka"
+            )
 
     # Reading
 
@@ -243,7 +282,7 @@ class KafkaLog:
         """Go on where the log begins now, where retention was faster than we are."""
         found = []
         for partition, begin in (await consumer.beginning_offsets(list(offsets))).items():
-            at, name = self._at[partition], f"{partition.topic}/{partition.partition}"
+            at, name = self._at[partition], _name(partition)
             if begin <= at:
                 raise DependencyUnreachable(
                     f"{name}: offset {at} is beyond the log's end; it is another log than before"
@@ -273,7 +312,7 @@ class KafkaLog:
                 f"Kafka at {self._servers}: another cluster has taken its place ({cluster_id})"
             )
         if silent > GIVE_UP_S:
-            where = ", ".join(f"{p.topic}/{p.partition} at offset {self._at[p]}" for p in due)
+            where = ", ".join(f"{_name(p)} at offset {self._at[p]}" for p in due)
             raise DependencyUnreachable(f"Kafka at {self._servers}: nothing more comes of {where}")
 
     async def close(self) -> None:
@@ -285,6 +324,10 @@ class KafkaLog:
 
     def _away(self, error: BaseException) -> DependencyUnreachable:
         return DependencyUnreachable(f"Kafka at {self._servers}: {error or type(error).__name__}")
+
+
+def _name(partition: Partition) -> str:
+    return f"{partition.topic}/{partition.partition}"
 
 
 def _end(consumer: AIOKafkaConsumer, partition: Partition) -> int:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+import asyncpg
+
 from counterfoil.database.connection import Connection
 from counterfoil.database.queries import sql
-from counterfoil.ingest.partitions import Partition, PartitionState
+from counterfoil.ingest.partitions import Anchor, Partition, PartitionState
 from counterfoil.ingest.positions import Account, Positions, find_or_create_source
+from counterfoil.ingest.records import milliseconds_of, timestamp_of
 from counterfoil.replaying.sources import Stretch
 
 
@@ -30,18 +33,29 @@ class ReplayPositions(Positions):
             [by_partition[p].first_offset for p in partitions],
             [by_partition[p].end_offset for p in partitions],
         )
-        rows = await connection.fetch(sql("find_replay_positions"), self.replay_id, *_split(partitions))
-        found = {Partition(row["topic"], row["partition"]): row["next_offset"] for row in rows}
+        found = await self._places(connection, partitions)
         return [
             PartitionState(
                 partition,
                 await find_or_create_source(connection, self.cluster_id, partition),
-                found[partition],
-                found[partition],
+                found[partition]["next_offset"],
+                found[partition]["next_offset"],
+                _anchor(found[partition]),
                 cluster_id=self.cluster_id,
             )
             for partition in partitions
         ]
+
+    async def left(self, connection: Connection, stretches: Sequence[Stretch]) -> int:
+        """How many offsets of these stretches have not been accounted for."""
+        found = await self._places(connection, [stretch.partition for stretch in stretches])
+        return sum(max(0, s.end_offset - found[s.partition]["next_offset"]) for s in stretches)
+
+    async def _places(
+        self, connection: Connection, partitions: Sequence[Partition]
+    ) -> dict[Partition, asyncpg.Record]:
+        rows = await connection.fetch(sql("find_replay_positions"), self.replay_id, *_split(partitions))
+        return {Partition(row["topic"], row["partition"]): row for row in rows}
 
     async def lock(self, connection: Connection, partitions: Iterable[Partition]) -> dict[Partition, int]:
         """Hold the positions of these partitions until the transaction ends; partition → next offset."""
@@ -61,6 +75,8 @@ class ReplayPositions(Positions):
             [account.duplicates for account in accounts],
             [account.dead for account in accounts],
             [account.skipped for account in accounts],
+            [account.last_offset for account in accounts],
+            [None if a.last_timestamp is None else timestamp_of(a.last_timestamp) for a in accounts],
         )
 
     async def count(
@@ -76,6 +92,13 @@ class ReplayPositions(Positions):
                 [overwritten.get(p, 0) for p in partitions],
                 [released.get(p, 0) for p in partitions],
             )
+
+
+def _anchor(row: asyncpg.Record) -> Anchor | None:
+    """The last record that was read, to know its log again by; None where there was none."""
+    if row["last_offset"] is None:
+        return None
+    return Anchor(row["last_offset"], milliseconds_of(row["last_record_at"]))
 
 
 def _split(partitions: Sequence[Partition]) -> tuple[list[str], list[int]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +19,11 @@ MORE_COUNTS = ("not_parked", "unread", "overwritten", "released", "passed_over")
 
 @dataclass
 class Report:
-    """One replay's result; `topics` have COUNTS and MORE_COUNTS each."""
+    """One replay's result; `topics` have COUNTS and MORE_COUNTS each.
+
+    `identities` are by topic and verdict the numbers of the rows that are missing or differ: of two reports' rows, they
+    tell which are the same.
+    """
 
     mode: str
     window: dict[str, Any]
@@ -29,6 +35,8 @@ class Report:
     notes: list[str] = field(default_factory=list)
     replays: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
+    identities: dict[tuple[str, str], array[int]] = field(default_factory=dict)
+    _told: set[int] = field(default_factory=set)
 
     @property
     def totals(self) -> dict[str, int]:
@@ -68,11 +76,49 @@ class Report:
 
     # Filling it in
 
+    def take_topics(self, topics: Iterable[str]) -> None:
+        """Topics of which nothing is read yet."""
+        for topic in topics:
+            self._add(topic, {})
+
+    def take_part(
+        self, part: Mapping[str, Any], identities: Iterable[tuple[str, str, Iterable[int]]]
+    ) -> None:
+        """What one of several processes came to, as a dict; a row that another has told of counts once.
+
+        `identities` are its rows: topic, verdict and their numbers.
+        """
+        for topic in part["topics"]:
+            self._add(topic["topic"], {name: topic[name] for name in (*COUNTS, *MORE_COUNTS)})
+        for topic, verdict, numbers in identities:
+            rows = set(numbers)
+            self._add(topic, {verdict: -len(rows & self._told)})
+            self._told |= rows
+        for name in ("missing", "differs", "malformed", "kinds", "notes", "replays"):
+            getattr(self, name).extend(part["malformed_kinds" if name == "kinds" else name])
+
+    def put_in_order(self, limit: int) -> None:
+        """After the last part: no double, all sorted, and so many rows of each list at most."""
+        self.topics.sort(key=lambda topic: topic["topic"])
+        self.notes = list(dict.fromkeys(self.notes))
+        kinds = Counter[tuple[str, str]]()
+        for kind in self.kinds:
+            kinds[kind["topic"], kind["kind"]] += kind["records"]
+        self.kinds = [
+            {"topic": topic, "kind": kind, "records": count} for (topic, kind), count in sorted(kinds.items())
+        ]
+        for rows in (self.missing, self.differs, self.malformed):
+            first: dict[tuple[object, ...], dict[str, Any]] = {}
+            for row in sorted(rows, key=_place):
+                first.setdefault(_name(row), row)
+            rows[:] = list(first.values())[:limit]
+
     def take_findings(self, findings: Findings) -> None:
         """What a check has found."""
         self.missing += findings.missing
         self.differs += findings.differs
         self.malformed += findings.malformed
+        self.identities |= findings.identities
         for topic, found in sorted(findings.topics.items()):
             self._add(topic, _counts_of(found))
             self.kinds += [
@@ -106,6 +152,15 @@ class Report:
             self.topics.append(known)
         for name, count in counts.items():
             known[name] += count
+
+
+def _place(row: Mapping[str, Any]) -> tuple[str, int, int]:
+    return row["topic"], row["partition"], row["offset"]
+
+
+def _name(row: Mapping[str, Any]) -> tuple[object, ...]:
+    """What a row is the same by: a ledger's key, or a record that is malformed."""
+    return (row["table"], *map(str, row["key"])) if "table" in row else _place(row)
 
 
 def _counts_of(found: Found) -> dict[str, int]:

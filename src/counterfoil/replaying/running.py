@@ -21,9 +21,10 @@ from counterfoil.database.pool import UNREACHABLE, create_pool, database_address
 from counterfoil.database.queries import sql
 from counterfoil.errors import DependencyUnreachable, HaltingFailure, InvalidSetting, SchemaMismatch
 from counterfoil.events import Rules
+from counterfoil.ingest.partitions import PartitionState
 from counterfoil.ingest.positions import Positions
 from counterfoil.ingest.routes import Route
-from counterfoil.replaying.applying import LEASE_S, ReplayWriter, alive, begin
+from counterfoil.replaying.applying import LEASE_S, Begun, ReplayWriter, alive, begin
 from counterfoil.replaying.checking import CheckingWriter, Findings, states_of
 from counterfoil.replaying.display import Display, show, warn
 from counterfoil.replaying.engine import Engine, Pace
@@ -33,8 +34,9 @@ from counterfoil.replaying.progress import ReplayPositions
 from counterfoil.replaying.report import Report
 from counterfoil.replaying.shadow import ShadowReport, Wanted, run_shadow
 from counterfoil.replaying.shadow_display import show_shadow
+from counterfoil.replaying.sharing import PartDisplay, SharedReplay
 from counterfoil.replaying.sources import Source, Stretch
-from counterfoil.replaying.windows import Window
+from counterfoil.replaying.windows import WHOLE, Share, Window
 from counterfoil.routing import routes
 from counterfoil.settings import Settings, masked_address
 from counterfoil.telemetry.event_loop import loop_factory, tune_garbage_collection
@@ -42,10 +44,22 @@ from counterfoil.telemetry.event_loop import loop_factory, tune_garbage_collecti
 POOL_SIZE = 4
 CLOSE_WITHIN_S = 1.0
 
+MEANING = ("code_case", "default_currency", "max_event_bytes", "ip_policy", "attribute_by_coupon")
+"""Settings that decide what is written of a record: what was begun under others is not gone on with."""
+
+NOT_MIGRATED = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.UndefinedFunctionError)
+"""What PostgreSQL says to this version's statements where an older one has migrated last."""
+
+STATES_NOT_MIGRATED = tuple(f"{error.sqlstate} " for error in NOT_MIGRATED)
+"""How the failure of a batch begins, for the same reason."""
+
 
 @dataclass(frozen=True)
 class Request:
-    """What a replay is asked for; topics by their default names or as they are called here."""
+    """What a replay is asked for; topics by their default names or as they are called here.
+
+    With a `share` it is one of several processes: whoever has started them tells a person of it.
+    """
 
     topics: tuple[str, ...]
     window: Window
@@ -54,6 +68,8 @@ class Request:
     overwrite: bool = False
     with_alerts: bool = False
     max_rate: int | None = None
+    processes: int = 1
+    share: Share = WHOLE
     file: Path | None = None
     restart: bool = False
     limit: int = 20
@@ -61,6 +77,11 @@ class Request:
     keep: bool = False
     schema: str | None = None
     as_json: bool = False
+
+    @property
+    def is_part(self) -> bool:
+        """Whether other processes do the rest of it."""
+        return self.share != WHOLE
 
 
 def run_replay(settings: Settings, request: Request, print_json: Callable[[object], None]) -> int:
@@ -72,17 +93,25 @@ def run_replay(settings: Settings, request: Request, print_json: Callable[[objec
     database_address(settings)
     if request.mode == "shadow":
         return _run_shadow(settings, request, print_json)
-    with Display(f"replay ({request.mode})") as display:
-        replay = Replay(settings, request, display)
+    with (PartDisplay if request.is_part else Display)(f"replay ({request.mode})") as display:
+        replay = _replay(settings, request, display)
         code = interruptible(replay.run())
     if code is not None:
         warn(replay.how_it_was_left())
         return code
-    if request.as_json:
+    if isinstance(display, PartDisplay):
+        display.report(replay.report)
+    elif request.as_json:
         print_json(replay.report.as_dict())
     else:
         show(replay.report)
     return 1 if replay.report.found else 0
+
+
+def _replay(settings: Settings, request: Request, display: Display) -> Replay | SharedReplay:
+    if request.processes == 1:
+        return Replay(settings, request, display)
+    return SharedReplay(request, Logs(settings, request, display.tell), display)
 
 
 def _run_shadow(settings: Settings, request: Request, print_json: Callable[[object], None]) -> int:
@@ -161,9 +190,23 @@ def check_request(settings: Settings, request: Request) -> None:
     ):
         if given and request.mode != mode:
             raise InvalidSetting(f"{option}: goes with --mode {mode}, not {request.mode}")
+    _check_processes(request)
     if request.restart and request.mode == "check":
         raise InvalidSetting("--restart: goes with --mode apply or shadow: a check begins anew each time")
     check_window(request.window, len(request.topics))
+
+
+def _check_processes(request: Request) -> None:
+    if request.processes == 1:
+        return
+    if request.mode == "shadow":
+        raise InvalidSetting("--processes: goes with --mode check or apply, not shadow")
+    if request.file is not None:
+        raise InvalidSetting(
+            "--processes: goes with Kafka, not with --file, which is read from its beginning"
+        )
+    if request.max_rate is not None and request.max_rate < request.processes:
+        raise InvalidSetting("--max-rate: takes at least one record a second for each of --processes")
 
 
 def check_window(window: Window, topics: int) -> None:
@@ -203,7 +246,16 @@ class Logs:
         request = self._request
         if request.file is None:
             named = bool(request.topics)
-            return [KafkaLog(self._settings, self._topics, request.window, named=named, tell=self._tell)]
+            return [
+                KafkaLog(
+                    self._settings,
+                    self._topics,
+                    request.window,
+                    named=named,
+                    share=request.share,
+                    tell=self._tell,
+                )
+            ]
         file = ExportedFile(request.file, self._topics, request.window)
         sources = await file.sources()
         self.asked["file"] = file.digest
@@ -236,9 +288,13 @@ class Replay:
         try:
             async with _pool(self._settings) as pool:
                 await self._run(pool)
-        except asyncpg.UndefinedTableError as error:
+        except (*NOT_MIGRATED, HaltingFailure) as error:
+            if isinstance(error, HaltingFailure) and not str(error).startswith(STATES_NOT_MIGRATED):
+                raise
             raise SchemaMismatch(f"{error}; run `counterfoil migrate` first") from error
         except DependencyUnreachable as error:
+            if self._request.is_part:
+                raise  # how the whole was left, the first process knows
             raise DependencyUnreachable(f"{error}; {self.how_it_was_left()}") from error
         except (*UNREACHABLE, asyncpg.PostgresError) as error:
             where = masked_address(database_address(self._settings))
@@ -294,19 +350,11 @@ class Replay:
         self, pool: asyncpg.Pool, known: Sequence[Route], source: Source, stretches: Sequence[Stretch]
     ) -> None:
         cluster_id = stretches[0].cluster_id
-        async with pool.acquire() as connection:
-            begun = await begin(
-                connection, self._spec(), cluster_id, restart=self._request.restart, tell=self._display.tell
-            )
-            positions = ReplayPositions(begun.id, cluster_id)
-            states = await positions.open(connection, stretches)
+        begun, positions, states = await self._placed(pool, source, stretches, restart=self._request.restart)
         at = {state.partition: state.expected for state in states}
         self._begin(stretches, at)
         if begun.resumed is not None:
-            self._display.tell(
-                f"goes on with replay {begun.id} of {begun.resumed:%Y-%m-%d %H:%M:%S}Z, "
-                f"{self._display.total:,} to go; --restart begins anew"
-            )
+            self._display.goes_on([begun.id], begun.resumed)
         writer = ReplayWriter(
             pool,
             known,
@@ -320,15 +368,39 @@ class Replay:
             finally:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(writer.close(), CLOSE_WITHIN_S)
-            await self._finish(pool, begun.id)
+            await self._display.others_are_done()
+            await self._finish(pool, positions, stretches)
         resumed = None if begun.resumed is None else begun.resumed.isoformat()
         self.report.replays.append({"id": begun.id, "cluster": cluster_id, "resumed_from": resumed})
 
-    async def _finish(self, pool: asyncpg.Pool, replay_id: int) -> None:
-        rows = [dict(row) for row in await pool.fetch(sql("sum_replay"), replay_id)]
-        if left := sum(row["left"] for row in rows):
-            raise HaltingFailure(f"another process has taken this replay over, with {left:,} records to go")
-        await pool.execute(sql("finish_replay"), replay_id, json.dumps(rows), LEASE_S)
+    async def _placed(
+        self, pool: asyncpg.Pool, source: Source, stretches: Sequence[Stretch], *, restart: bool
+    ) -> tuple[Begun, ReplayPositions, list[PartitionState]]:
+        """The replay to go on with, or a new one, and where it stands; a log that was made anew is read anew."""
+        spec, cluster_id, tell = self._spec(stretches), stretches[0].cluster_id, self._display.tell
+        async with pool.acquire() as connection:
+            begun = await begin(connection, spec, cluster_id, restart=restart, tell=tell)
+            positions = ReplayPositions(begun.id, cluster_id)
+            states = await positions.open(connection, stretches)
+        if begun.resumed is None or not isinstance(source, KafkaLog):
+            return begun, positions, states
+        replaced = await source.replaced(states)
+        if replaced is None:
+            return begun, positions, states
+        tell(f"begins anew, and does not go on with replay {begun.id}: it read another log, for {replaced}")
+        await pool.execute(sql("let_go_of_replay"), begun.id)
+        return await self._placed(pool, source, stretches, restart=True)
+
+    async def _finish(
+        self, pool: asyncpg.Pool, positions: ReplayPositions, stretches: Sequence[Stretch]
+    ) -> None:
+        async with pool.acquire() as connection:
+            if left := await positions.left(connection, stretches):
+                raise HaltingFailure(
+                    f"another process has taken this replay over, with {left:,} records to go"
+                )
+            rows = [dict(row) for row in await connection.fetch(sql("sum_replay"), positions.replay_id)]
+            await connection.execute(sql("finish_replay"), positions.replay_id, json.dumps(rows), LEASE_S)
         self.report.take_accounts(rows)
 
     def _begin(self, stretches: Sequence[Stretch], at: dict[Any, int]) -> None:
@@ -346,7 +418,7 @@ class Replay:
             batch_records=self._settings.batch_max_records,
         )
 
-    def _spec(self) -> dict[str, Any]:
+    def _spec(self, stretches: Sequence[Stretch]) -> dict[str, Any]:
         """What makes two replays the same: one of them can go on where the other was broken off."""
         request = self._request
         return {
@@ -355,6 +427,8 @@ class Replay:
             "window": request.window.as_dict(),
             "overwrite": request.overwrite,
             "with_alerts": request.with_alerts,
+            "settings": {name: str(getattr(self._settings, name)) for name in MEANING},
+            **({"share": [stretch.partition for stretch in stretches]} if request.is_part else {}),
         }
 
     @property

@@ -162,8 +162,8 @@ class ShadowReport:
 
 
 def _earning(earning: Earning) -> dict[str, Any]:
-    amounts = ("earned", "would_have_earned", "difference")
-    named = {name: f"{getattr(earning, name):f}" for name in amounts}
+    names = ("earned", "would_have_earned", "difference")
+    named = {name: f"{amount:f}" for name, amount in zip(names, earning.amounts, strict=True)}
     return {"kind": earning.kind, "name": earning.name, "currency": earning.currency, **named}
 
 

@@ -132,10 +132,11 @@ def _earnings(earnings: Sequence[Earning]) -> Table:
 
 
 def _earning(earning: Earning, who: str) -> list[Text]:
-    amounts = (earning.earned, earning.would_have_earned)
+    earned, would_have_earned, difference = earning.amounts
     return [
         Text(who),
         Text(earning.currency),
-        *(Text(f"{amount.normalize():,f}") for amount in amounts),
-        Text(f"{earning.difference.normalize():+,f}", "" if earning.difference else "dim"),
+        Text(f"{earned:,f}"),
+        Text(f"{would_have_earned:,f}"),
+        Text(f"{difference:+,f}", "" if difference else "dim"),
     ]

@@ -133,6 +133,12 @@ class Earning(NamedTuple):
         """How much more that is."""
         return self.would_have_earned - self.earned
 
+    @property
+    def amounts(self) -> tuple[Decimal, Decimal, Decimal]:
+        """All three with the same decimals: earned, would have been, and the difference."""
+        as_fine = self.difference
+        return self.earned.quantize(as_fine), self.would_have_earned.quantize(as_fine), as_fine
+
 
 async def compare_earnings(live: Connection, shadow: Connection) -> list[Earning]:
     """What everybody has earned and would have, those of the largest difference first within a currency."""

@@ -5,12 +5,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from counterfoil.errors import InvalidSetting
 from counterfoil.ingest.records import EPOCH, Record, storable
 
 MILLISECOND = timedelta(milliseconds=1)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one of `count` processes reads of a log: every `count`th partition, the first is `number`."""
+
+    number: int = 0
+    count: int = 1
+
+    def of(self, partitions: Sequence[T]) -> Sequence[T]:
+        """Those of all partitions, sorted, that belong to it."""
+        return partitions[self.number :: self.count]
+
+
+WHOLE = Share()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +99,11 @@ def time_of(option: str, text: str | None) -> datetime | None:
         if len(text) == len("2026-03-01"):
             return datetime.combine(date.fromisoformat(text), time(), UTC)
         found = datetime.fromisoformat(text)
-    except ValueError:
-        found = None
-    if found is None or found.tzinfo is None:
-        raise InvalidSetting(
-            f"{option}: takes a time with its zone, such as 2026-03-01T12:00:00Z, or a day (UTC), 2026-03-01; "
-            f"not {text!r}"
-        )
-    return found.astimezone(UTC)
+        if found.tzinfo is not None:
+            return found.astimezone(UTC)
+    except (ValueError, OverflowError):  # the latter in the first and the last hours that a datetime can say
+        pass
+    raise InvalidSetting(
+        f"{option}: takes a time with its zone, such as 2026-03-01T12:00:00Z, or a day (UTC), 2026-03-01; "
+        f"not {text!r}"
+    )
