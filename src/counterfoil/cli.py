@@ -973,16 +973,17 @@ def _print_rows(rows: list[dict[str, Any]], *, as_json: bool, title: str) -> Non
     if not rows:
         print("none")
         return
-    from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
+
+    from counterfoil.telemetry.page import Page  # noqa: PLC0415
 
     table = Table(title=title, title_justify="left")
     for name in rows[0]:
         table.add_column(name, overflow="fold")
     for row in rows:
         table.add_row(*(Text(_printable(value)) for value in row.values()))
-    Console().print(table)
+    Page().print(table)
 
 
 def _one_line(text: str) -> str:

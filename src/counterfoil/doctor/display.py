@@ -10,6 +10,7 @@ from rich.text import Text
 
 from counterfoil.doctor.findings import Finding, State, plural
 from counterfoil.telemetry.logging import printable
+from counterfoil.telemetry.page import Page
 
 SECTIONS = (
     (State.PROBLEM, "Problems", "✗", "bold red"),
@@ -20,7 +21,7 @@ SECTIONS = (
 
 def show(findings: Sequence[Finding], console: Console | None = None) -> None:
     """Print the findings by how they stand, and how many there are of each."""
-    console = console or Console(highlight=False)
+    console = console or Page(highlight=False)
     for state, title, mark, style in SECTIONS:
         there = [finding for finding in findings if finding.state is state]
         if there:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,6 +27,7 @@ from counterfoil.ingest.partitions import Partition
 from counterfoil.replaying.report import COUNTS, MORE_COUNTS, Report
 from counterfoil.replaying.sources import Stretch
 from counterfoil.telemetry.logging import printable
+from counterfoil.telemetry.page import Page
 
 LINE_EVERY_S = 10.0
 BAR_WIDTH = 20
@@ -148,17 +148,9 @@ class _Count(ProgressColumn):
         return Text(f"{int(task.completed):,} of {total} · {speed:,.0f}/s ·")
 
 
-class _Page(Console):
-    """Standard output; a reader that has had enough is no failure, and no finding."""
-
-    def on_broken_pipe(self) -> None:
-        self.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def show(report: Report) -> None:
     """Print a report: a table of topics, with a picture of each, and what was found."""
-    console = _Page(highlight=False)
+    console = Page(highlight=False)
     names = [*COUNTS, *(name for name in MORE_COUNTS if report.totals[name] and name in COLUMNS)]
     if report.mode == "apply":
         names = [name for name in names if name not in ("missing", "differs")]
@@ -185,7 +177,7 @@ def _print_whole(console: Console, table: Table) -> None:
     topics.max_width = BAR_WIDTH  # names may be folded
     needed = Measurement.get(console, console.options.update(width=10_000), table).minimum
     topics.max_width = None
-    _Page(highlight=False, width=max(console.width, needed)).print(table)
+    Page(highlight=False, width=max(console.width, needed)).print(table)
 
 
 def summary(report: Report) -> str:

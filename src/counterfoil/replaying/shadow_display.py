@@ -14,13 +14,14 @@ from counterfoil.replaying.comparing import Content, Difference, TableComparison
 from counterfoil.replaying.shadow import ShadowReport
 from counterfoil.replaying.what_if import Earning, totals_of
 from counterfoil.telemetry.logging import printable
+from counterfoil.telemetry.page import Page
 
 FOUND_STYLES = {"missing": "red", "only_live": "yellow", "differing": "yellow"}
 
 
 def show_shadow(report: ShadowReport) -> None:
     """Print a shadow's report."""
-    console = Console(highlight=False)
+    console = Page(highlight=False)
     if report.earnings is None:
         console.print(_tables(report))
         _show_differences(console, report)
