@@ -91,7 +91,7 @@ async def publish(stream: Stream, facts: Sequence[Fact]) -> None:
 
 
 class Proof:
-    """Claims about one log, to be made in the order of the methods."""
+    """Claims about one log."""
 
     def __init__(
         self, stream: Stream, db: asyncpg.Connection, database_url: str, count: int, within: float
@@ -104,6 +104,13 @@ class Proof:
         self._replays.settings |= SETTINGS
         self._digest: dict[str, str] = {}
         self.workers: list[Worker] = []
+
+    async def holds(self, start_worker: StartWorker) -> None:
+        """All of it, one after the other."""
+        await self.is_counted(start_worker)
+        await self.is_what_the_log_says()
+        await self.altered_rows_are_named_and_healed()
+        await self.replays_change_nothing()
 
     async def is_counted(self, start_worker: StartWorker) -> None:
         """Every record of the log ends in one place."""
