@@ -17,7 +17,6 @@ from counterfoil.events import ALERT_DECODERS, EVENT_TYPES, Rules
 from counterfoil.ingest.routes import Route
 from counterfoil.inventory.handlers import AlertRule, RecordStockChanges
 from counterfoil.inventory.store import STOCK_COUNTS
-from counterfoil.notifications.channels import channels_of
 from counterfoil.notifications.intake import RecordNotifications
 from counterfoil.orders.handlers import RecordCancellations, RecordOrderTotals, RecordRefunds
 from counterfoil.partners.handlers import RecordLinks, RecordUsers
@@ -80,6 +79,8 @@ def routes_by_topic(settings: Settings, visitor_key: bytes) -> dict[str, tuple[R
 
     @cache  # asked for by the first alert: whoever retries none needs nothing of what the channels take
     def channels() -> Sequence[str]:
+        from counterfoil.notifications.channels import channels_of  # noqa: PLC0415 - a third of a command's start
+
         try:
             return [channel.name for channel in channels_of(settings)]
         except InvalidSetting as error:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ssl
-from typing import Any
-
-from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLScram512
+from typing import TYPE_CHECKING, Any
 
 from counterfoil.errors import InvalidSetting
 from counterfoil.settings import Settings
+
+if TYPE_CHECKING:
+    from faststream.security import BaseSecurity
 
 
 def client_options(settings: Settings) -> dict[str, Any]:
@@ -31,6 +32,9 @@ def client_options(settings: Settings) -> dict[str, Any]:
 
 def faststream_security(settings: Settings) -> BaseSecurity:
     """The same for a FastStream broker."""
+    # here, since commands that consume nothing need none of it
+    from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLScram512  # noqa: PLC0415
+
     context = ssl_context(settings)
     use_ssl = context is not None
     if not settings.kafka_security_protocol.startswith("SASL"):
