@@ -84,14 +84,14 @@ CROSS JOIN LATERAL (
 ORDER BY a.handle;
 
 -- name: affiliate_days_as_of
--- As affiliate_days, of a span that ends with a time.
+-- As affiliate_days, of a span that ends with a time; before the year 1 there are no days.
 -- $1 pixel, $2 days, $3 as of
 SELECT s.day::date AS day, coalesce(d.currency, '') AS currency, currency_digits(d.currency) AS digits,
   coalesce(d.clicks, 0) AS clicks, coalesce(d.unique_clicks, 0) AS unique_clicks,
   coalesce(d.bot_clicks, 0) AS bot_clicks, coalesce(d.conversions, 0) AS conversions,
   coalesce(d.revenue, 0) AS revenue, coalesce(d.commission, 0) AS commission
 FROM (SELECT last_day_at($3::timestamptz) AS last) AS span
-CROSS JOIN LATERAL generate_series(span.last - ($2::integer - 1), span.last, interval '1 day') AS s(day)
+CROSS JOIN LATERAL generate_series(greatest(span.last - ($2::integer - 1), date '0001-01-01'), span.last, interval '1 day') AS s(day)
 LEFT JOIN affiliate_days_at(ARRAY[$1::text], (SELECT last_day_at($3) - ($2 - 1)), (SELECT last_day_at($3)), $3) AS d
   ON d.day = s.day::date
 ORDER BY s.day, d.currency;

@@ -254,12 +254,14 @@ SELECT id, delta, bonus_delta, reason, actor, created_at
 FROM promo_code_adjustments WHERE promo_code_id = $1 AND created_at <= $3::timestamptz ORDER BY id DESC LIMIT $2;
 
 -- name: explain_refused_uses_of_promo
--- What was told of a promo code's uses once more, with another content that does not stand, and how much of it there is.
--- $1 code, $2 limit
+-- What was told of a promo code's uses up to a time once more, with another content that does not stand, and how much of it
+-- there is.
+-- $1 code, $2 limit, $3 as of
 SELECT f.topic AS event, f.order_id AS of_what, f.content - 'code' AS content, count(*) OVER () AS total,
        s.cluster_id, s.topic, s."partition", f.source_offset
 FROM refused_facts AS f LEFT JOIN stream_sources AS s ON s.id = f.source_id
 WHERE f.topic = 'order.placed' AND f.content ->> 'code' = $1
+  AND coalesce((f.content ->> 'occurred_at')::timestamptz, '-infinity') <= $3::timestamptz
 ORDER BY f.content ->> 'occurred_at' DESC, f.order_id, f.content
 LIMIT $2;
 
@@ -374,6 +376,60 @@ FROM summed
 GROUP BY currency
 ORDER BY currency;
 
+-- name: explain_drift_of_days
+-- Days of a span that ends today on which a pixel's roll-up shows otherwise than the ledgers, though the sums may be right.
+-- $1 pixel, $2 days, $3 limit
+SELECT v.counter || ' on ' || day AS counter, v.stored::text AS stored, v.counted::text AS counted
+FROM (
+  SELECT day, currency, sum(clicks) AS clicks, sum(unique_clicks) AS unique_clicks, sum(bot_clicks) AS bot_clicks,
+         sum(conversions) AS conversions, sum(revenue) AS revenue, sum(commission) AS commission,
+         sum(counted_clicks) AS counted_clicks, sum(counted_unique) AS counted_unique, sum(counted_bots) AS counted_bots,
+         sum(counted_conversions) AS counted_conversions, sum(counted_revenue) AS counted_revenue,
+         sum(counted_commission) AS counted_commission
+  FROM (
+    SELECT day, currency, clicks, unique_clicks, bot_clicks, conversions, revenue, commission, 0 AS counted_clicks,
+           0 AS counted_unique, 0 AS counted_bots, 0 AS counted_conversions, 0 AS counted_revenue, 0 AS counted_commission
+    FROM affiliate_daily WHERE pixel_id = $1
+    UNION ALL
+    SELECT day, '', 0, 0, 0, 0, 0, 0, clicks, unique_clicks, bot_clicks, 0, 0, 0
+    FROM click_counts WHERE pixel_id = $1 AND day > counterfoil_today() - $2::integer AND day <= counterfoil_today()
+    UNION ALL
+    SELECT (occurred_at AT TIME ZONE 'UTC')::date, currency, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, revenue, commission
+    FROM aff_attributions
+    WHERE pixel_id = $1 AND status <> 'reversed'
+      AND occurred_at >= (counterfoil_today() - $2 + 1)::timestamp AT TIME ZONE 'UTC'
+      AND occurred_at < (counterfoil_today() + 1)::timestamp AT TIME ZONE 'UTC'
+  ) AS told
+  WHERE day > counterfoil_today() - $2 AND day <= counterfoil_today()
+  GROUP BY day, currency
+) AS d
+CROSS JOIN LATERAL (VALUES
+  ('clicks', clicks, counted_clicks),
+  ('unique_clicks', unique_clicks, counted_unique),
+  ('bot_clicks', bot_clicks, counted_bots),
+  ('conversions in ' || currency, conversions, counted_conversions),
+  ('revenue in ' || currency, revenue, counted_revenue),
+  ('commission in ' || currency, commission, counted_commission)
+) AS v(counter, stored, counted)
+WHERE v.stored <> v.counted
+ORDER BY day DESC, v.counter
+LIMIT $3;
+
+-- name: explain_drift_of_orders
+-- Orders of a span that ends today for which something else is posted than is attributed, though the sums may be the same.
+-- $1 pixel, $2 days, $3 limit
+SELECT 'posted for order ' || a.order_id AS counter, coalesce(sum(c.earnings), 0)::numeric(38,6)::text AS stored,
+       a.commission::numeric(38,6)::text AS counted
+FROM aff_attributions AS a
+LEFT JOIN commissions AS c ON c.order_id = a.order_id AND c.beneficiary = a.beneficiary AND c.currency = a.currency
+WHERE a.pixel_id = $1
+  AND a.occurred_at >= (counterfoil_today() - $2::integer + 1)::timestamp AT TIME ZONE 'UTC'
+  AND a.occurred_at < (counterfoil_today() + 1)::timestamp AT TIME ZONE 'UTC'
+GROUP BY a.order_id, a.commission
+HAVING coalesce(sum(c.earnings), 0) <> a.commission
+ORDER BY a.order_id
+LIMIT $3;
+
 -- name: explain_states_of_pixel
 -- A pixel's attributions in a span that ends today, by currency and status.
 -- $1 pixel, $2 days
@@ -428,13 +484,27 @@ ORDER BY currency, status;
 -- A partner's payouts, newest first, each with the sum of the commissions that it paid.
 -- $1 partner id, $2 limit
 SELECT p.id, p.amount, p.currency, currency_digits(p.currency) AS digits, p.reference, p.actor, p.created_at,
-       c.commissions, c.counted
+       coalesce(c.commissions, 0) AS commissions, coalesce(c.counted, 0) AS counted
 FROM payouts AS p
 LEFT JOIN (
   SELECT payout_id, currency, count(*) AS commissions, sum(earnings) AS counted
   FROM commissions WHERE partner_id = $1 AND status = 'paid' GROUP BY payout_id, currency
 ) AS c ON c.payout_id = p.id AND c.currency = p.currency
 WHERE p.partner_id = $1
+ORDER BY p.id DESC
+LIMIT $2;
+
+-- name: explain_wrong_payouts_of_partner
+-- Those of a partner's payouts that are not the sum of the commissions that they paid, newest first.
+-- $1 partner id, $2 limit
+SELECT p.id, p.amount, p.currency, currency_digits(p.currency) AS digits, coalesce(c.commissions, 0) AS commissions,
+       coalesce(c.counted, 0) AS counted
+FROM payouts AS p
+LEFT JOIN (
+  SELECT payout_id, currency, count(*) AS commissions, sum(earnings) AS counted
+  FROM commissions WHERE partner_id = $1 AND status = 'paid' GROUP BY payout_id, currency
+) AS c ON c.payout_id = p.id AND c.currency = p.currency
+WHERE p.partner_id = $1 AND p.amount <> coalesce(c.counted, 0)
 ORDER BY p.id DESC
 LIMIT $2;
 

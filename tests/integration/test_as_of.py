@@ -433,6 +433,21 @@ def test_a_time_without_zone_is_refused(text):
         parse_moment(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("2016-12-31T23:59:60Z", "2017-01-01T00:00:00.000Z"),
+        ("2026-01-01t00:00:00z", "2026-01-01T00:00:00.000Z"),
+        ("2026-01-01T00:00:00.1234567Z", "2026-01-01T00:00:00.123456Z"),
+        ("1999-12-31T23:00:00-01:00", "2000-01-01T00:00:00.000Z"),
+        ("0001-01-01T00:00:00Z", "0001-01-01T00:00:00.000Z"),
+        ("9999-12-31T23:59:59Z", "9999-12-31T23:59:59.000Z"),
+    ],
+)
+def test_each_time_that_an_event_may_have_can_be_asked_for_and_those_before_them(text, moment):
+    assert moment_text(parse_moment(text)) == moment
+
+
 def test_a_time_is_said_as_exactly_as_it_was_asked_for():
     assert moment_text(parse_moment("2026-01-01T01:00:00+01:00")) == "2026-01-01T00:00:00.000Z"
     assert moment_text(parse_moment("2026-01-01T00:00:00.123456Z")) == "2026-01-01T00:00:00.123456Z"

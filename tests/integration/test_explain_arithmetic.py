@@ -88,6 +88,7 @@ def text_of(report):
         ({"refund": "99"}, "10 % × (49.90 − 49.90) = 0.00"),
         ({"commission": "7"}, "7.00 as the conversion says = 7.00"),
         ({"commission": "7", "refund": "24.95"}, "7.00 × (49.90 − 24.95) ÷ 49.90 = 3.50"),
+        ({"commission": "7", "refund": "10"}, "7.00 × (49.90 − 10.00) ÷ 49.90, half to even = 5.60"),
         ({"canceled": True}, "canceled: 0.00"),
         ({"paused": True}, "the affiliate was paused: 0.00"),
     ],
@@ -114,13 +115,22 @@ async def test_what_is_posted_is_the_sum_of_its_rows_and_is_told_where_it_is_not
     assert report["agrees"]
     await shop.execute("UPDATE commissions SET earnings = 5 WHERE kind = 'sale'")
     found = await explained(shop, "order", "1")
-    assert computed(found)[1] == ("posted to pixel:p1 in USD", "5.00 − 1.00", "3.99")
+    formula = "5.00 − 1.00 = 4.00, and the target: 3.99"
+    assert computed(found)[1] == ("posted to pixel:p1 in USD", formula, "3.99")
     assert (found["arithmetic"][1]["stored"], found["arithmetic"][1]["agrees"], found["agrees"]) == (
         "4.00",
         False,
         False,
     )
-    assert "5.00 − 1.00 = 3.99 | ≠ 4.00" in text_of(found)
+    assert f"{formula} | ≠ 4.00" in text_of(found)
+
+
+async def test_earnings_that_are_right_of_a_wrong_amount_say_what_differs(shop):
+    await a_sale(shop)
+    await shop.execute("UPDATE commissions SET amount = 50")
+    found = await explained(shop, "order", "1")
+    assert not found["agrees"]
+    assert "4.99 USD | 4.99 USD | differs: posted of 50.00 USD, not of 49.90 USD" in text_of(found)
 
 
 def test_sums_are_written_out_as_long_as_they_can_be_read():
@@ -180,6 +190,69 @@ async def test_what_a_partner_has_earned_is_a_sum_by_status_and_each_payout_one_
         ),
         (f"payout {payout}", "14.99 of 2 rows, in USD", "14.99"),
     ]
+
+
+async def test_a_payout_that_is_wrong_is_told_however_short_the_list_of_them_is(shop):
+    payouts = []
+    for order in ("1", "2"):
+        await a_sale(shop, order)
+        await shop.fetchval("SELECT approve_commissions(0)")
+        payouts.append(await shop.fetchval("SELECT pay_commissions('px', 'USD', 'r', 'me')"))
+    assert (await explained(shop, "partner", "px", limit=1))["agrees"]
+    await shop.execute("UPDATE payouts SET amount = 9 WHERE id = $1", payouts[0])
+    found = await explained(shop, "partner", "px", limit=1)
+    wrong = {"counter": f"payout {payouts[0]}", "stored": "9.00", "counted": "4.99"}
+    assert ([row["id"] for row in found["payouts"]], found["drift"]) == ([payouts[1]], [wrong])
+
+
+async def test_a_payout_of_no_row_comes_to_nothing(shop):
+    payout = await shop.fetchval(
+        "INSERT INTO payouts (partner_id, amount, currency, reference, actor) "
+        "VALUES ('px', 5, 'USD', 'r', 'me') RETURNING id"
+    )
+    found = await explained(shop, "partner", "px")
+    assert computed(found) == [(f"payout {payout}", "0.00 of 0 rows, in USD", "0.00")]
+    assert not found["agrees"]
+
+
+@pytest.mark.parametrize(
+    ("counter", "currency"),
+    [("clicks", ""), ("conversions", "USD"), ("revenue", "USD"), ("commission", "USD")],
+)
+async def test_days_that_are_wrong_by_the_same_amount_are_told_though_their_sum_is_right(
+    shop, counter, currency
+):
+    for order, at in (("1", NOON - 24 * HOUR), ("2", NOON)):
+        await a_sale(shop, order, at=at)
+        await shop.execute(
+            "INSERT INTO aff_clicks (click_id, pixel_id, occurred_at) VALUES ($1, 'p1', $2)", order, at
+        )
+    span = {"days": 36_500, "limit": 10}
+    assert (await explained(shop, "affiliate", "h", **span))["drift"] == []
+    for day, by in (("2026-02-28", 1), ("2026-03-01", -1)):
+        await shop.execute(
+            f"UPDATE affiliate_daily SET {counter} = {counter} + {by} WHERE day = '{day}' AND currency = '{currency}'"
+        )
+    found = await explained(shop, "affiliate", "h", **span)
+    name = f"{counter} in {currency}" if currency else counter
+    assert [row["counter"] for row in found["drift"]] == [f"{name} on 2026-03-01", f"{name} on 2026-02-28"]
+    assert not found["agrees"]
+
+
+async def test_orders_that_are_posted_wrong_by_the_same_amount_are_told_though_their_sum_is_right(shop):
+    await a_sale(shop, "1")
+    await a_sale(shop, "2")
+    assert (await explained(shop, "affiliate", "h"))["agrees"]
+    for order, by in (("1", 1), ("2", -1)):
+        await shop.execute(
+            "UPDATE commissions SET earnings = earnings + $2 WHERE order_id = $1", order, Decimal(by)
+        )
+    found = await explained(shop, "affiliate", "h")
+    assert found["drift"] == [
+        {"counter": "posted for order 1", "stored": "5.990000", "counted": "4.990000"},
+        {"counter": "posted for order 2", "stored": "3.990000", "counted": "4.990000"},
+    ]
+    assert not found["agrees"]
 
 
 # A commission
@@ -271,6 +344,8 @@ async def test_a_promo_use_that_does_not_stand_is_shown_with_its_record(shop):
         assert (refused["source"]["partition"], refused["source"]["offset"]) == (3, 41)
         assert report["totals"]["refused_facts"] == 1
         assert "refused: the earlier content stands, then the smaller | order.placed/3@41" in text_of(report)
+    for at, refused in ((NOON - HOUR, 0), (NOON, 1)):
+        assert len((await explained(shop, "promo", "P", at=at))["refused_facts"]) == refused
 
 
 async def test_rows_name_the_record_that_they_came_from_or_that_they_are_by_hand(shop, database_url):

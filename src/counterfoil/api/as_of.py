@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Annotated
 
 from litestar.params import QueryParameter
 
 from counterfoil.api.problems import invalid_field
+from counterfoil.errors import InvalidEvent
+from counterfoil.events import rules
 
 RULE = "must be an RFC 3339 time with zone, like 2026-01-31T12:00:00Z"
+
+_OF_NO_RECORD = -1
+"""In place of the timestamp of a record, which an event's time may not be much later than."""
 
 HEADER = "X-As-Of"
 """On every answer to a request with `at`: the time that it is of."""
@@ -25,14 +31,20 @@ At = Annotated[
 
 
 def parse_moment(text: str) -> datetime:
-    """The moment in UTC; raises ValueError saying what it takes for one without zone, or for no time at all."""
-    try:
+    """The moment in UTC, read as an event's time is; raises ValueError, which says the rule, for what has no zone."""
+    with suppress(InvalidEvent, OverflowError):
+        return rules.event_time(text, "at", _OF_NO_RECORD, _nobody)
+    try:  # before the year 2000 there are no events, and yet a time to ask for
         moment = datetime.fromisoformat(text)
         if moment.tzinfo is not None:
             return moment.astimezone(UTC)
     except (ValueError, OverflowError):
         pass
     raise ValueError(RULE)
+
+
+def _nobody(field: str) -> None:
+    """What a rule would say that it has changed is of no interest here."""
 
 
 def read_at(value: str | None) -> datetime | None:

@@ -46,7 +46,9 @@ def invalid_field(field: str, rule: str) -> RequestError:
 
 def database_away() -> RequestError:
     """503: the caller may try again."""
-    return RequestError(503, "the database cannot be reached", retry_after=RETRY_AFTER_S)
+    return RequestError(
+        503, "the database cannot be reached, or takes too long to answer", retry_after=RETRY_AFTER_S
+    )
 
 
 def problem(error: RequestError) -> Answer:

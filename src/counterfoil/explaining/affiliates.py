@@ -23,6 +23,9 @@ async def explain_affiliate(connection: Connection, handle_or_pixel: str, span: 
     links_in_all = take_total(links)
     counted = await (_as_now(connection, pixel, span) if span.at is None else _as_of(connection, pixel, span))
     drift = disagreements(counted["arithmetic"])
+    if span.at is None:
+        for of in ("days", "orders"):
+            drift += await fetch_rows(connection, f"explain_drift_of_{of}", pixel, span.days, span.limit)
     return {
         "pixel_id": pixel,
         "affiliate": affiliate,

@@ -96,12 +96,20 @@ def arithmetic_of_order(report: Report) -> list[Row]:
         found.append(
             number(
                 f"posted to {balance['beneficiary']} in {balance['currency']}",
-                sum_of(posted),
+                _posted_formula(posted, balance),
                 balance["target_earnings"],
                 balance["posted_earnings"],
             )
         )
     return found
+
+
+def _posted_formula(posted: list[str], balance: Row) -> str:
+    """The rows, and where they don't come to the target, what they come to and what they should."""
+    whole, target = balance["posted_earnings"], balance["target_earnings"]
+    if whole == target:
+        return sum_of(posted)
+    return f"{sum_of(posted)} = {whole}, and the target: {target}".replace("-", "−")
 
 
 def _why_target(report: Report, attribution: Row | None, balance: Row) -> str:
@@ -131,7 +139,8 @@ def _share_formula(attribution: Row, own: str) -> str:
     if not Decimal(attribution["refunded"]) or not Decimal(revenue):
         rounded = "" if Decimal(own) == Decimal(earnings) else ", half to even"
         return f"{own} as the conversion says{rounded} = {earnings}"
-    return f"{own} × {_base(attribution)} ÷ {revenue} = {earnings}"
+    exact = Decimal(own) * _left(attribution) == Decimal(earnings) * Decimal(revenue)
+    return f"{own} × {_base(attribution)} ÷ {revenue}{'' if exact else ', half to even'} = {earnings}"
 
 
 def _base(attribution: Row) -> str:

@@ -40,7 +40,8 @@ async def explain_promo(connection: Connection, code: str, span: Span) -> Report
     found = await fetch_row(connection, "explain_promo", code, as_of)
     if found is None:
         return None
-    refused = with_documents(await fetch_rows(connection, "explain_refused_uses_of_promo", code, span.limit))
+    told_again = await fetch_rows(connection, "explain_refused_uses_of_promo", code, span.limit, as_of)
+    refused = with_documents(told_again)
     refused_in_all = take_total(refused)
     arithmetic = _arithmetic_of_promo(found, is_stored=span.at is None)
     drift = disagreements(arithmetic)

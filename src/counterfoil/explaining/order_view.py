@@ -216,5 +216,13 @@ def _balance(row: Row) -> Row:
         "link": row["link_id"],
         "target": money_cell(row, "target_earnings"),
         "posted": money_cell(row, "posted_earnings"),
-        "verdict": "equal" if row["posted_is_target"] else "differs",
+        "verdict": _verdict(row),
     }
+
+
+def _verdict(row: Row) -> str:
+    if row["posted_is_target"]:
+        return "equal"
+    if row["posted_earnings"] != row["target_earnings"]:
+        return "differs"
+    return f"differs: posted of {money_cell(row, 'posted_amount')}, not of {money_cell(row, 'target_amount')}"

@@ -31,16 +31,19 @@ async def explain_partner(connection: Connection, partner_id: str, span: Span) -
 
 
 async def _as_now(connection: Connection, partner_id: str, span: Span) -> Report:
-    """What is posted to him, by status, and his payouts beside the rows that they paid."""
+    """What is posted to him, by status, and his payouts beside the rows that they paid; a wrong one is never cut."""
     balances = await fetch_rows(connection, "explain_balances_of_partner", partner_id)
     payouts = await fetch_rows(connection, "explain_payouts_of_partner", partner_id, span.limit)
+    wrong = await fetch_rows(connection, "explain_wrong_payouts_of_partner", partner_id, span.limit)
+    shown = {payout["id"] for payout in payouts}
+    compared = [*payouts, *(payout for payout in wrong if payout["id"] not in shown)]
     return {
         "links": await fetch_rows(connection, "explain_links_of_partner", partner_id, span.limit),
         "balances": balances,
         "payouts": payouts,
         "commissions": await fetch_rows(connection, "explain_commissions_of_partner", partner_id, span.limit),
         "totals": {},
-        "arithmetic": [*_earned(balances), *(_payout(payout) for payout in payouts)],
+        "arithmetic": [*_earned(balances), *(_payout(payout) for payout in compared)],
     }
 
 
@@ -80,7 +83,7 @@ def _earned(balances: list[Row]) -> list[Row]:
 
 
 def _payout(row: Row) -> Row:
-    formula = terms((row["counted"] or "0", f"of {many(row['commissions'] or 0, 'row')}"))
+    formula = terms((row["counted"], f"of {many(row['commissions'], 'row')}"))
     return number(f"payout {row['id']}", f"{formula}, in {row['currency']}", row["counted"], row["amount"])
 
 

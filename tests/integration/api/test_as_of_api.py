@@ -184,6 +184,13 @@ async def test_earnings_as_of_a_time_as_csv(client, shop, monkeypatch, size):
     ]
 
 
+@pytest.mark.parametrize("at", ["0001-01-01T00:00:00Z", "0001-01-15T00:00:00Z", "9999-12-31T23:59:59Z"])
+async def test_any_time_that_can_be_written_is_answered(client, shop, at):
+    for path in ("/api/affiliates", "/api/affiliates/h?days=366", "/api/partners/px/earnings"):
+        reply = await client.get(with_at(path, at))
+        assert (reply.status, reply.headers["x-as-of"]) == (200, at.replace("Z", ".000Z"))
+
+
 @pytest.mark.parametrize("path", PATHS)
 async def test_an_answer_says_the_time_that_it_is_of(client, shop, path):
     reply = await client.get(with_at(path, "2026-03-01T14:00:00%2B01:00"))

@@ -169,6 +169,18 @@ async def test_an_absent_database_is_503(db):
         assert (await away.client.get("/ops/explain/coupon?id=A")).status == 503
 
 
+async def test_a_statement_that_takes_too_long_is_503_that_says_so(database_url, db):
+    given_up = {"statement_timeout": "50"}
+    async with (
+        asyncpg.create_pool(database_url, min_size=1, max_size=1, server_settings=given_up) as slow,
+        serving(slow, token=None) as served,
+        db.transaction(),
+    ):
+        await db.execute("LOCK TABLE affiliate_coupons")
+        reply = await served.client.get(f"{PATH}/coupon/A")
+    assert (reply.status, "takes too long" in reply.json["detail"]) == (503, True)
+
+
 async def test_a_connection_of_the_pool_reads_times_as_before(client, pool, db):
     await used(db, "A", "1")
     for _ in range(30):
