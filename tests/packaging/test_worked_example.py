@@ -72,6 +72,7 @@ def _apply(folder: Path, step: re.Match[str]) -> None:
         file.parent.mkdir(exist_ok=True)
         file.write_text(code, encoding="utf-8")
         return
+    code = code.replace("\n+", "\n").removeprefix("+")  # a diff
     text, place = file.read_text(encoding="utf-8"), step["text"]
     assert text.count(place) >= 1, f"{step['file']} has no {place}"
     at = text.index(place) if step["where"] == "before" else text.index("\n", text.index(place)) + 1

@@ -5,7 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 
-PRINTS = "from counterfoil.telemetry.page import Page\npage = Page()\nfor _ in range(300): page.print('a line', '.' * 500)"
+PRINTS = """
+from counterfoil.telemetry.page import Page
+page = Page()
+for _ in range(300): page.print('a line', '.' * 500)
+"""
 
 
 def test_a_reader_that_leaves_early_is_no_failure() -> None:

@@ -209,6 +209,7 @@ async def test_the_openapi_document_shows_bodies_and_parameters(serve) -> None:
     body = operation["requestBody"]["content"]["application/json"]["schema"]
     assert set(body["properties"]) == {"code", "delta", "reason"}
     assert {entry["name"] for entry in document["paths"][COUPONS]["get"]["parameters"]} == {
+        "at",
         "code",
         "limit",
         "offset",
