@@ -59,7 +59,7 @@ def ranked(counts):
     return sorted(((code, *rest) for code, rest in counts.items()), key=lambda row: (-row[1], row[0]))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(documents=order_events.facts, schedule=schedules, at=of_orders)
 async def test_counts_as_of_a_time_are_those_of_the_orders_up_to_then(
     db, database_url, documents, schedule, at
@@ -177,7 +177,7 @@ PIXELS = {"p1", "p2", "P3"}
 PARTNERS = ["px", "pn_u1", "pn_U2"]
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     documents=st.lists(
         st.one_of(

@@ -749,7 +749,7 @@ async def tamper(db: asyncpg.Connection, dice: random.Random) -> None:
     await db.execute(f"UPDATE {ledger.table} SET {column} = $1 WHERE {at}", value)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32), schedule=schedules, count=st.integers(1, 60))
 async def test_of_any_events_exactly_what_a_person_has_altered_is_found_and_healed(
     db, database_url, seed, schedule, count
