@@ -128,6 +128,7 @@ async def test_what_is_read_by_nobody_waits_and_then_stands_still(
     assert findings["lag"][0]["message"] == "everything is read"
 
 
+@pytest.mark.slow
 async def test_a_position_that_moves_while_it_is_looked_at_does_not_stand_still(
     stream: Stream,
     db: asyncpg.Connection,
@@ -187,6 +188,7 @@ async def test_what_was_deleted_unread_is_told_of_before_and_after_it_is_account
     assert findings["retention"][0]["message"] == "nothing was deleted unread; long ago 5 were"
 
 
+@pytest.mark.slow
 async def test_a_record_that_has_nearly_reached_its_age_is_about_to_be_lost(
     stream: Stream, db: asyncpg.Connection, start_worker: StartWorker, doctor: Doctor
 ) -> None:
@@ -242,6 +244,7 @@ def with_login(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         yield f"127.0.0.1:{port}"
 
 
+@pytest.mark.slow
 async def test_a_login_that_kafka_refuses_names_its_settings(with_login: str, doctor: Doctor) -> None:
     right = {
         "kafka_bootstrap_servers": with_login,

@@ -109,6 +109,7 @@ async def test_a_second_replay_finds_everything_there_and_changes_nothing(
     assert (await replays.check("--all")).code == 0
 
 
+@pytest.mark.slow
 async def test_two_at_once_beside_live_traffic_come_to_what_one_alone_does(
     stream: Stream,
     replays: Replays,

@@ -141,6 +141,7 @@ async def test_an_apply_writes_what_one_process_writes(
     assert (await replays.check("--all", "--processes", "2")).code == 0
 
 
+@pytest.mark.slow
 async def test_a_row_that_records_in_two_partitions_tell_of_is_said_once(
     stream: Stream, replays: Replays, db: asyncpg.Connection
 ) -> None:
@@ -166,6 +167,7 @@ async def test_a_row_that_records_in_two_partitions_tell_of_is_said_once(
     assert await digest_of(db) == before
 
 
+@pytest.mark.slow
 @pytest.mark.kafka
 async def test_apache_kafka_is_read_by_several_processes_as_well(
     apache_kafka: Broker, topic_prefix: str, database_url: str, db: asyncpg.Connection
@@ -243,6 +245,7 @@ async def test_interrupted_all_of_them_end_soon_and_it_says_how_to_go_on(
     assert told.decode().endswith("the same command goes on from there\n")
 
 
+@pytest.mark.slow
 async def test_where_one_of_them_ends_all_do_and_one_line_says_why(
     stream: Stream, replays: Replays, db: asyncpg.Connection
 ) -> None:
@@ -298,6 +301,7 @@ async def test_there_are_no_more_processes_than_shares_with_anything_to_read(
     assert one.topic(stream.placed)["read"] < 60
 
 
+@pytest.mark.slow
 async def test_a_rate_is_for_all_of_them_together(stream: Stream, replays: Replays) -> None:
     await stream.create(partitions=2)
     await stream.publish(*orders(order_ids(90)))

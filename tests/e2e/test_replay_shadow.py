@@ -249,6 +249,7 @@ async def begun(replays: Replays, *arguments: str) -> asyncio.subprocess.Process
     )
 
 
+@pytest.mark.slow
 async def test_a_second_shadow_in_the_same_schema_waits_and_is_refused(
     stream: Stream, replays: Replays, db: asyncpg.Connection
 ) -> None:
@@ -299,6 +300,7 @@ async def test_a_window_that_is_narrower_than_the_log_is_proved_alone(
     assert nothing_differs(await replays.replay("scan", "claim", "--mode", "shadow", "--partition", "1"))
 
 
+@pytest.mark.slow
 async def test_an_archive_of_records_proves_what_it_holds(
     stream: Stream, replays: Replays, db: asyncpg.Connection, start_worker: StartWorker, tmp_path: Path
 ) -> None:

@@ -136,6 +136,7 @@ async def test_a_window_that_begins_before_the_log_does_is_said(
     assert (late.topic(stream.placed)["read"], early.topic(stream.placed)["read"]) == (5, 8)
 
 
+@pytest.mark.slow
 @pytest.mark.kafka
 async def test_records_that_leave_kafka_while_it_reads_are_said_and_the_rest_is_read(stream: Stream) -> None:
     await stream.create(partitions=1)
@@ -154,6 +155,7 @@ async def test_records_that_leave_kafka_while_it_reads_are_said_and_the_rest_is_
     assert log.notes == [f"{stream.placed}/0: offsets 1 to 11 have left Kafka before they were read"]
 
 
+@pytest.mark.slow
 async def test_whoever_takes_records_slowly_is_not_taken_for_a_silent_kafka(
     broker: Broker, topic_prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -199,6 +199,7 @@ async def test_a_log_that_was_made_anew_meanwhile_is_read_from_its_beginning(
     assert await db.fetchval("SELECT count(*) FROM replays WHERE finished_at IS NULL") == 0
 
 
+@pytest.mark.slow
 async def test_one_that_another_took_over_ends_and_says_so(
     begun: Begin, stream: Stream, replays: Replays, db: asyncpg.Connection
 ) -> None:
@@ -219,6 +220,7 @@ async def test_one_that_another_took_over_ends_and_says_so(
     await assert_exact(db, ids)
 
 
+@pytest.mark.slow
 async def test_a_topic_that_is_gone_meanwhile_holds_up_nothing(
     begun: Begin, stream: Stream, replays: Replays, db: asyncpg.Connection
 ) -> None:
@@ -272,6 +274,7 @@ async def test_one_that_was_begun_under_other_settings_is_not_gone_on_with(
     assert (await replays.check("order.placed", **{setting: value})).code == 0
 
 
+@pytest.mark.slow
 async def test_a_database_that_comes_back_is_waited_for(
     begun: Begin, stream: Stream, replays: Replays, db: asyncpg.Connection
 ) -> None:
@@ -291,6 +294,7 @@ async def test_a_database_that_comes_back_is_waited_for(
     await assert_exact(db, ids)
 
 
+@pytest.mark.slow
 @pytest.mark.kafka
 async def test_a_kafka_that_goes_away_and_comes_back_is_waited_for(
     begun: Begin, own_stream: Stream, own_apache_kafka: ApacheKafka, database_url: str, db: asyncpg.Connection
