@@ -119,7 +119,7 @@ def nothing_differs(report):
     return not report.found
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 async def test_whatever_people_do_is_no_difference(database_url, db, seed):
     logs = logs_of(documents(800, seed=seed), seed=seed)
     by_coupon = {"attribute_by_coupon": bool(seed % 2)}
@@ -133,7 +133,7 @@ async def test_whatever_people_do_is_no_difference(database_url, db, seed):
     assert await db.fetchval("SELECT count(*) FROM pg_namespace WHERE nspname = 'public_shadow'") == 0
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 async def test_what_is_not_read_is_taken_over_as_it_stands(database_url, db, seed):
     logs = logs_of(documents(800, seed=seed), seed=seed)
     await live_by_halves(database_url, db, logs, seed)
