@@ -195,7 +195,9 @@ async def test_every_named_statement_is_allowed_to_the_worker(worker_db, name):
     count = len(set(re.findall(r"\$\d+", text)))
     try:
         async with worker_db.transaction():
-            await worker_db.execute("SET LOCAL statement_timeout = '1s'")  # with nulls some reach back to the year 1
+            await worker_db.execute(
+                "SET LOCAL statement_timeout = '1s'"
+            )  # with nulls some reach back to the year 1
             await worker_db.fetch(text, *[None] * count)
     except asyncpg.InsufficientPrivilegeError:
         raise
