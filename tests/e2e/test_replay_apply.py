@@ -174,16 +174,18 @@ async def test_rows_that_differ_are_put_right_when_asked(
 
 async def test_the_workers_role_is_enough(stream: Stream, postgres_server: Server) -> None:
     await stream.create()
-    await publish_facts(stream, some_facts(300))
+    await publish_facts(stream, some_facts(600))
     with owner_and_worker(postgres_server.dsn) as (owner, worker):
         replays = Replays(stream, worker)
         assert (await replays.apply("--all")).code == 0
         db = await asyncpg.connect(owner)
-        await alter_some_rows(db)
+        try:
+            await alter_some_rows(db)
+        finally:
+            await db.close()
         assert (await replays.check("--all")).code == 1
         assert (await replays.apply("--all", "--overwrite")).code == 0
         assert (await replays.check("--all")).code == 0
-        await db.close()
 
 
 async def test_a_row_that_stands_by_its_ledgers_rule_is_put_right_only_when_asked(
@@ -306,7 +308,7 @@ async def alter_some_rows(db: asyncpg.Connection) -> None:
         "UPDATE conversions SET revenue = revenue + 5 WHERE {some}",
         "UPDATE order_refunds SET amount = amount + 1 WHERE {some}",
         "UPDATE voucher_scans SET scan_type = 'BUSINESS' WHERE scan_type = 'CUSTOMER' AND {some}",
-        "UPDATE inventory_events SET new_stock = new_stock + 3 WHERE new_stock IS NOT NULL AND {some}",
+        "UPDATE inventory_events SET new_stock = new_stock + 3 WHERE new_stock IS NOT NULL",  # they are few
     ):
         changed = await db.execute(statement.format(some="source_offset % 7 = 0"))
         assert changed != "UPDATE 0", statement
