@@ -56,6 +56,7 @@ async def test_what_was_deleted_before_it_was_read_is_named_and_kept(
     await shows(worker, "offsets_lost", stream.placed, 20)
 
 
+@pytest.mark.slow
 async def test_what_is_deleted_unread_is_told_of_before_anything_comes_after_it(
     stream: Stream, db: asyncpg.Connection, start_worker: StartWorker
 ) -> None:

@@ -284,6 +284,7 @@ async def test_what_a_part_of_it_cannot_do_is_its_one_line(
     assert ended.err.endswith("; nothing was written\n")
 
 
+@pytest.mark.slow
 async def test_there_are_no_more_processes_than_shares_with_anything_to_read(
     stream: Stream, replays: Replays, db: asyncpg.Connection
 ) -> None:

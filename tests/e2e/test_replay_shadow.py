@@ -185,6 +185,7 @@ async def test_what_was_altered_or_deleted_by_hand_is_named_with_what_hangs_on_i
     assert "referrer: x → none" in text.out
 
 
+@pytest.mark.slow
 async def test_a_parked_record_that_was_retried_is_no_difference(
     stream: Stream, replays: Replays, db: asyncpg.Connection, start_worker: StartWorker
 ) -> None:
@@ -280,6 +281,7 @@ async def test_a_role_that_may_make_no_schema_is_told_which_right_it_lacks(
     assert "GRANT CREATE ON DATABASE" in ended.err
 
 
+@pytest.mark.slow
 async def test_a_window_that_is_narrower_than_the_log_is_proved_alone(
     stream: Stream, replays: Replays, db: asyncpg.Connection, start_worker: StartWorker
 ) -> None:

@@ -148,6 +148,7 @@ async def test_told_to_end_it_ends_at_once_says_how_to_go_on_and_can_be_begun_an
     await assert_exact(db, ids)
 
 
+@pytest.mark.slow
 async def test_a_killed_and_resumed_one_beside_another_and_live_traffic_comes_to_the_same(
     begun: Begin, stream: Stream, replays: Replays, db: asyncpg.Connection, start_worker: StartWorker
 ) -> None:
