@@ -41,6 +41,7 @@ from counterfoil.inventory.sampling import sample_products
 from counterfoil.notifications.channels import channels_of
 from counterfoil.notifications.delivery import Timing
 from counterfoil.notifications.notifier import Notifier
+from counterfoil.notifications.publishing_loop import PublishingLoop
 from counterfoil.notifications.relay import Relay
 from counterfoil.notifications.routes import OPS_TEST_ROUTES
 from counterfoil.partners.routes import PARTNER_ROUTES
@@ -173,9 +174,9 @@ class Worker:
             # last, so that they take along what the last batches raised
             await asyncio.gather(*(relay.stop() for relay in relays))
 
-    def _relays(self) -> list[Relay | DeadLetterCopies]:
+    def _relays(self) -> list[PublishingLoop]:
         """What takes to Kafka what was written with its cause."""
-        relays: list[Relay | DeadLetterCopies] = [Relay(self.settings, self.metrics)]
+        relays: list[PublishingLoop] = [Relay(self.settings, self.metrics)]
         if self.settings.dlq_topics:
             relays.append(DeadLetterCopies(self.settings, self.metrics))
         return relays

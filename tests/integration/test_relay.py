@@ -17,6 +17,7 @@ from structlog.testing import capture_logs
 from counterfoil.embedded.broker import EmbeddedBroker
 from counterfoil.embedded.ports import free_port
 from counterfoil.errors import DependencyUnreachable
+from counterfoil.notifications import publishing_loop
 from counterfoil.notifications import relay as relaying
 from counterfoil.notifications.outbox import OutboxRow
 from counterfoil.notifications.relay import Relay
@@ -132,8 +133,8 @@ async def test_a_broker_that_dies_and_comes_back_gets_what_waited(
 async def test_a_broker_that_hangs_holds_up_no_shutdown_and_loses_nothing(
     own_broker: EmbeddedBroker, db: asyncpg.Connection, database_url: str, monkeypatch
 ) -> None:
-    monkeypatch.setattr(relaying, "FINISH_WITHIN_S", 0.3)
-    monkeypatch.setattr(relaying, "LET_GO_WITHIN_S", 0.3)
+    monkeypatch.setattr(publishing_loop, "FINISH_WITHIN_S", 0.3)
+    monkeypatch.setattr(publishing_loop, "LET_GO_WITHIN_S", 0.3)
     async with relaying_to(own_broker.bootstrap_servers, TOPIC, database_url):
         await raise_numbers(db, 1)
         await eventually(lambda: nothing_waits(db))

@@ -7,7 +7,6 @@ Kafka has acknowledged it. Whoever is killed in between leaves it due, and it is
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Sequence
 from itertools import groupby
@@ -24,11 +23,12 @@ from aiokafka.errors import (
 )
 
 from counterfoil.database.connection import Connection
-from counterfoil.database.pool import UNREACHABLE, connect, one_line
+from counterfoil.database.pool import connect, one_line
 from counterfoil.database.queries import sql
 from counterfoil.errors import DependencyUnreachable
 from counterfoil.ingest.records import Headers, headers_from_json
 from counterfoil.kafka.cluster import Cluster
+from counterfoil.notifications.publishing_loop import ANSWER_WITHIN_S, SHORTEST_PAUSE_S, PublishingLoop
 from counterfoil.publishing import Publisher
 from counterfoil.settings import Settings
 from counterfoil.telemetry.metrics import Metrics
@@ -46,21 +46,10 @@ LARGEST_RECORD = 64 * 1024 * 1024
 
 POLL_S = 2.0
 
-ANSWER_WITHIN_S = 8.0
-"""Less than what a transaction may stay idle."""
-
-SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 5.0
-"""Between attempts; each is twice the one before."""
-
 SET_ASIDE_S = 10.0
 """How long a topic that Kafka refuses is left alone, so that it holds up no other."""
 
 REFUSAL_LENGTH = 300
-
-FINISH_WITHIN_S = 3.0
-LET_GO_WITHIN_S = 1.0
-
-AWAY = (DependencyUnreachable, *UNREACHABLE, asyncpg.PostgresError)
 
 REFUSED_ALONE = (
     MessageSizeTooLargeError,
@@ -112,56 +101,24 @@ def copied_headers(copy: Copy) -> list[tuple[str, bytes | None]]:
     return [*own, *((f"__connect.errors.{name}", text.encode()) for name, text in told.items())]
 
 
-class DeadLetterCopies:
-    """Runs in the background of a relay; whatever fails is tried again, and nothing else hears of it."""
+class DeadLetterCopies(PublishingLoop):
+    """Publishes copies, beside the relay."""
+
+    name = "dead_letter_copies"
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
-        # as the relay: an idempotent producer never gives a record up
-        self._settings = settings.model_copy(update={"kafka_idempotence": False})
-        self._metrics = metrics
-        self._pause_s = SHORTEST_PAUSE_S
+        super().__init__(settings, metrics)
         self._made: set[str] = set()
         self._aside: dict[str, float] = {}
-        self._stopping = asyncio.Event()
-        self._connection: asyncpg.Connection | None = None
-        self._publisher: Publisher | None = None
-        self._task: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        """Begin to publish."""
-        self._task = asyncio.create_task(self._run_forever(), name="dead letter copies")
-
-    async def stop(self) -> None:
-        """Finish what is under way, but not for long."""
-        self._stopping.set()
-        if self._task is not None:
-            await asyncio.wait({self._task}, timeout=FINISH_WITHIN_S)
-            if not self._task.done():
-                self._task.cancel()
-                if self._connection is not None:
-                    self._connection.terminate()  # or a rollback would wait for a database that is silent
-                await asyncio.wait({self._task}, timeout=LET_GO_WITHIN_S)
-        await self._disconnect()
-
-    async def _run_forever(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                await self._publish_all()
-            except AWAY as error:
-                log.warning("dead_letter_copies_put_off", reason=one_line(error), next_in_s=self._pause_s)
-            except Exception:
-                log.exception("dead_letter_copies_failed")  # a copy that waits must not stop the work
-            await self._disconnect()
-            await self._rest(self._pause_s)
-            self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
-
-    async def _publish_all(self) -> None:
+    async def publish_all(self) -> None:
         """Publish whatever comes until told to stop; raises what is in the way."""
+        self._made.clear()
         self._connection = connection = await connect(self._settings, "dead letter copies")
         while not self._stopping.is_set():
             self._metrics.dead_letter_copies_waiting.set(await connection.fetchval(sql("count_copies_due")))
             if not await self._publish_next(connection):
-                await self._rest(POLL_S)
+                await self._rest(self._stopping, POLL_S)
 
     async def _publish_next(self, connection: Connection) -> int:
         """Publish what is due and note it; answers how many. Where another relay is at it: none."""
@@ -254,21 +211,6 @@ class DeadLetterCopies:
             elif copy.id in refused:
                 place = {"topic": copy.topic, "partition": copy.partition, "offset": copy.offset}
                 log.warning("dead_letter_not_copied", id=copy.id, **place, reason=refused[copy.id])
-
-    async def _rest(self, seconds: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._stopping.wait()
-
-    async def _disconnect(self) -> None:
-        connection, self._connection = self._connection, None
-        publisher, self._publisher = self._publisher, None
-        self._made.clear()
-        if connection is not None:
-            with contextlib.suppress(*AWAY):
-                await connection.close(timeout=LET_GO_WITHIN_S)
-        if publisher is not None:
-            await publisher.stop(LET_GO_WITHIN_S)
 
 
 async def _publish_together(publisher: Publisher, copies: Sequence[Copy], outcome: Outcome) -> list[Copy]:

@@ -7,43 +7,29 @@ leaves the row, and the next one publishes it again, under the same alert id.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Sequence
 from itertools import groupby
 from operator import attrgetter
 from typing import NamedTuple
 
 import asyncpg
-import structlog
 
 from counterfoil.database.connection import Connection
-from counterfoil.database.pool import UNREACHABLE, connect, one_line
+from counterfoil.database.pool import connect
 from counterfoil.errors import DependencyUnreachable
 from counterfoil.kafka.cluster import Cluster
 from counterfoil.notifications import outbox
 from counterfoil.notifications.outbox import OutboxRow
+from counterfoil.notifications.publishing_loop import ANSWER_WITHIN_S, SHORTEST_PAUSE_S, PublishingLoop
 from counterfoil.publishing import Publisher
 from counterfoil.settings import Settings
 from counterfoil.telemetry.metrics import Metrics
-
-log = structlog.get_logger("counterfoil.relay")
 
 ROWS_OF_A_TOPIC = 500
 """Published in one transaction, at most."""
 
 POLL_S = 5.0
 """How long a row may wait that nobody announced: behind PgBouncer, or since another relay died with it."""
-
-ANSWER_WITHIN_S = 8.0
-"""Less than what a transaction may stay idle."""
-
-SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 5.0
-"""Between attempts; each is twice the one before."""
-
-FINISH_WITHIN_S = 3.0
-LET_GO_WITHIN_S = 1.0
-
-AWAY = (DependencyUnreachable, *UNREACHABLE, asyncpg.PostgresError)
 
 
 class Outcome(NamedTuple):
@@ -53,51 +39,16 @@ class Outcome(NamedTuple):
     refusal: Exception | None
 
 
-class Relay:
-    """Runs in the background; whatever fails is tried again, and nothing else hears of it."""
+class Relay(PublishingLoop):
+    """Publishes alerts."""
+
+    name = "relay"
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
-        # An idempotent producer never gives a record up: a relay that hung would publish it long after others went on.
-        self._settings = settings.model_copy(update={"kafka_idempotence": False})
-        self._metrics = metrics
+        super().__init__(settings, metrics)
         self._topics = settings.outgoing_topics
-        self._pause_s = SHORTEST_PAUSE_S
-        self._wake = asyncio.Event()
-        self._stopping = asyncio.Event()
-        self._connection: asyncpg.Connection | None = None
-        self._publisher: Publisher | None = None
-        self._task: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        """Begin to publish."""
-        self._task = asyncio.create_task(self._run_forever(), name="relay")
-
-    async def stop(self) -> None:
-        """Finish what is under way, but not for long."""
-        self._stopping.set()
-        self._wake.set()
-        if self._task is not None:
-            await asyncio.wait({self._task}, timeout=FINISH_WITHIN_S)
-            if not self._task.done():
-                log.warning("relay_cut_short", after_s=FINISH_WITHIN_S)
-                self._task.cancel()
-                if self._connection is not None:
-                    self._connection.terminate()  # or a rollback would wait for a database that is silent
-                await asyncio.wait({self._task}, timeout=LET_GO_WITHIN_S)
-        await self._disconnect()
-
-    async def _run_forever(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                await self._relay()
-            except AWAY as error:
-                log.warning("relay_put_off", reason=one_line(error), next_in_s=self._pause_s)
-            except Exception:
-                log.exception("relay_failed")  # an alert that waits must not stop the work that raises it
-            await self._disconnect()
-            await self._pause()
-
-    async def _relay(self) -> None:
+    async def publish_all(self) -> None:
         """Publish whatever comes until told to stop; raises what is in the way."""
         connection = await self._connected()
         while not self._stopping.is_set():
@@ -106,7 +57,7 @@ class Relay:
             if self._publisher is None:
                 self._publisher = await self._connected_publisher()
             if not await self._publish_next(connection, self._publisher):
-                await self._woken()
+                await self._rest(self._wake, POLL_S)
 
     async def _publish_next(self, connection: Connection, publisher: Publisher) -> int:
         """Publish what is due and let go of it; answers how many records that were. Another relay's turn: none."""
@@ -136,18 +87,6 @@ class Relay:
             if row.id in done:
                 self._metrics.relayed.labels(self._topics[row.topic]).inc()
 
-    async def _woken(self) -> None:
-        """Wait until rows are announced, or might be there unannounced."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(POLL_S):
-                await self._wake.wait()
-
-    async def _pause(self) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._pause_s):
-                await self._stopping.wait()
-        self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
-
     # Connections
 
     async def _connected(self) -> asyncpg.Connection:
@@ -168,15 +107,6 @@ class Relay:
         publisher = Publisher(self._settings, answer_within_s=ANSWER_WITHIN_S)
         await publisher.start()
         return publisher
-
-    async def _disconnect(self) -> None:
-        connection, self._connection = self._connection, None
-        publisher, self._publisher = self._publisher, None
-        if connection is not None:
-            with contextlib.suppress(*AWAY):
-                await connection.close(timeout=LET_GO_WITHIN_S)
-        if publisher is not None:
-            await publisher.stop(LET_GO_WITHIN_S)
 
 
 async def _publish(publisher: Publisher, rows: Sequence[OutboxRow]) -> list[Outcome]:
